@@ -77,13 +77,14 @@ class Gateway:
     # -- life -----------------------------------------------------------------------------------
     def start(self) -> Gateway:
         """Start it and wait until it listens (the pid file says so)."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "proxy", "-p", str(self.prefix), "-c", str(self.conf)],
-            cwd=self.prefix,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=open(self.prefix / "logs" / "stdout.log", "ab"),
-            stderr=open(self.prefix / "logs" / "stderr.log", "ab"),
-        )
+        with open(self.prefix / "logs" / "stderr.log", "ab") as said:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "proxy", "-p", str(self.prefix), "-c", str(self.conf)],
+                cwd=self.prefix,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=said,
+                stderr=said,
+            )
         pid_file = self.prefix / "logs" / "headrace.pid"
         limit = time.monotonic() + START_LIMIT_S
         while not pid_file.exists():

@@ -1,0 +1,93 @@
+# The few words of this project: make help lists them.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; \
+	done; echo python3)
+JOBS   ?= $(shell nproc 2>/dev/null || echo 1)
+BIN    := .venv/bin
+TESTS  ?= tests
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
+SOURCES := setup.py $(shell find proxy -name '*.pyx' -o -name '*.pxd' -o -name '*.h' 2>/dev/null)
+# as root, workers would become "nobody" and could not read a checkout below /root
+AS_ROOT := $(if $(filter 0,$(shell id -u)),-g "user root;")
+
+.PHONY: help run build build-debug test bench bench-quick fuzz lint docs clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+run: .stamp-needs-run build ## build, then serve conf/quickstart.conf in the foreground
+	@mkdir -p var
+	@echo
+	@echo "Headrace listens on http://127.0.0.1:8080 (Ctrl-C ends it). In another terminal, try:"
+	@sed -n 's/^# try: /    /p' conf/quickstart.conf
+	@echo
+	@exec $(BIN)/python -m proxy -p . -c conf/quickstart.conf $(AS_ROOT)
+
+build: .stamp-needs-run .stamp-release ## compile, in place, for speed
+
+build-debug: .stamp-needs-run .stamp-debug ## compile, in place, with the checks that tests run with
+
+test: .stamp-needs-test .stamp-venv-test .stamp-debug ## everything that must hold
+	$(BIN)/python -m pytest $(TESTS)
+
+bench: .stamp-needs-bench .stamp-venv-bench build ## CPU and memory beside nginx, HAProxy and Envoy
+	$(BIN)/python bench/run.py
+
+bench-quick: .stamp-needs-bench .stamp-venv-bench build ## the same in a minute, less exact
+	$(BIN)/python bench/run.py --quick
+
+fuzz: .stamp-needs-test .stamp-venv-test .stamp-debug ## the codecs against their oracles, FUZZ_SECONDS each
+	HEADRACE_FUZZ_S=$${FUZZ_SECONDS:-60} $(BIN)/python -m pytest tests -k fuzz
+
+lint: .stamp-venv-test ## style and types
+	$(BIN)/ruff check proxy tests bench conf setup.py
+	$(BIN)/mypy
+	$(BIN)/cython-lint proxy
+
+docs: .stamp-venv build ## write conf/DIRECTIVES.md from the declarations
+	$(BIN)/python -m proxy.conf.reference > conf/DIRECTIVES.md.new
+	mv conf/DIRECTIVES.md.new conf/DIRECTIVES.md
+
+clean: ## remove what was built; .venv stays
+	rm -rf build dist *.egg-info .stamp-* .pytest_cache .mypy_cache .ruff_cache
+	find proxy -name '*.so' -delete
+	find proxy -name '*.pyx' | sed 's/pyx$$/c/' | xargs rm -f
+
+# -- stamps: what was done once and need not be done again ---------------------------------------
+.stamp-needs-run: .ci/needs
+	@.ci/needs run $(PYTHON)
+	@touch $@
+
+.stamp-needs-test: .ci/needs
+	@.ci/needs test $(PYTHON)
+	@touch $@
+
+.stamp-needs-bench: .ci/needs
+	@.ci/needs bench $(PYTHON)
+	@touch $@
+
+$(BIN)/python: | .stamp-needs-run
+	$(PYTHON) -m venv .venv
+
+.stamp-venv: pyproject.toml | $(BIN)/python
+	$(PIP) install $$($(BIN)/python .ci/requirements.py build)
+	@touch $@
+
+.stamp-venv-test: pyproject.toml .stamp-venv
+	$(PIP) install $$($(BIN)/python .ci/requirements.py test)
+	@touch $@
+
+.stamp-venv-bench: pyproject.toml .stamp-venv
+	$(PIP) install $$($(BIN)/python .ci/requirements.py bench)
+	@touch $@
+
+# One build stands in the tree at a time: changing between the two compiles everything again.
+.stamp-release: $(SOURCES) | .stamp-venv
+	$(BIN)/python setup.py -q build_ext --inplace -j $(JOBS) $(if $(wildcard .stamp-debug),--force)
+	@rm -f .stamp-debug && touch $@
+
+.stamp-debug: $(SOURCES) | .stamp-venv
+	HEADRACE_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace -j $(JOBS) \
+		$(if $(wildcard .stamp-debug),,--force)
+	@rm -f .stamp-release && touch $@
