@@ -1,0 +1,1 @@
+KNOWN: frozenset[str] = frozenset()
