@@ -1,0 +1,153 @@
+# Peers and the choice among them: what the fast path cimports to pick an upstream.
+#
+# A request zeroes one Tried, calls start_tries once, then pick and on_released in
+# pairs. pick counts the connection on the peer; on_released gives it back. Times
+# are CLOCK_MONOTONIC milliseconds, so that workers may share them through a zone.
+
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+
+
+cdef enum Balance:
+    B_ROUND_ROBIN = 0     # smooth weighted
+    B_LEAST_CONN = 1
+    B_HASH = 2            # hash KEY
+    B_CONSISTENT = 3      # hash KEY consistent
+    B_IP_HASH = 4
+    B_RANDOM = 5
+    B_RANDOM_TWO = 6      # random two [least_conn]
+
+
+cdef enum Outcome:
+    PEER_OK = 0           # answered
+    PEER_FAILED = 1       # error, timeout, or a status that proxy_next_upstream names
+    PEER_NEXT = 2         # http_403 and http_404: ask elsewhere, but the peer is well
+
+
+cdef enum:
+    MAX_MARKS = 256       # bits of Tried; a peer past them shares a mark with another
+
+
+cdef struct Tried:
+    # what one request has asked so far; all zero is a fresh one
+    uint64_t marks[4]
+    uint32_t tries        # attempts left, on_released counts down (nginx: peer.tries)
+    uint32_t hash         # running hash, or place on the ring
+    uint32_t rehash
+    uint8_t hash_tries    # past 20 the hashing methods fall back to round robin
+    uint8_t is_on_backup
+    uint8_t is_hashed
+
+
+cdef struct PeerState:
+    # what may be shared by all workers (directive zone); private memory else
+    uint64_t key          # hash of address and server text; 0: free slot
+    uint64_t accessed_ms  # last failure
+    uint64_t checked_ms   # last failure, or the try after fail_timeout
+    uint64_t picks        # counters: attempts given to it,
+    uint64_t failures     # of them failed,
+    uint64_t disabled     # times that max_fails was reached
+    int32_t current_weight
+    int32_t effective_weight
+    uint32_t fails
+    uint32_t conns
+    uint32_t refs         # workers that know it
+    uint32_t reserved
+
+
+cdef struct PeerCore:
+    PeerState* state
+    uint64_t fail_timeout_ms
+    int32_t weight
+    uint32_t max_fails
+    uint32_t max_conns
+    uint32_t slot         # its mark in Tried, stable while it is in the table
+    uint32_t server       # number of its server text: addresses of one name share it
+    uint8_t is_down
+    void* owner           # the Peer, borrowed: the table holds the reference
+
+
+cdef struct Point:
+    uint32_t hash
+    uint32_t server
+
+
+cdef struct Table:
+    PeerCore** rows
+    uint32_t* ranges      # cumulated weights (random)
+    Point* points         # the ring (hash consistent)
+    uint32_t n
+    uint32_t n_points
+    uint32_t total_weight
+    uint32_t tries        # peers that are not down
+    uint8_t is_single     # one peer and no backup: never marked down
+
+
+cdef struct ZoneHead        # opaque here: the shared part, see Upstream.share
+
+
+cdef class Peer:
+    cdef PeerCore core
+    cdef PeerState own
+    cdef ZoneHead* zone       # NULL: core.state is &own
+    cdef uint32_t zone_slot
+    cdef uint32_t worker
+    cdef readonly bytes name      # as in $upstream_addr: 127.0.0.1:80, [::1]:80, unix:/path
+    cdef readonly bytes server    # the text of its server directive (ring points)
+    cdef readonly bytes sockaddr  # for connect(2), whole
+    cdef readonly int family      # AF_INET, AF_INET6, AF_UNIX
+    cdef readonly bint is_backup
+    cdef readonly bint is_removed  # no longer in the table; its holders may finish
+    cdef void* idle               # the pool's: idle connections to this peer
+    cdef uint32_t n_idle          # the pool's
+    cdef public object tls_session  # the dialer's: session to resume (proxy_ssl_session_reuse)
+    cdef uint64_t zone_key(self)
+
+
+cdef class Upstream
+
+
+ctypedef void (*OnRemoved)(Upstream u, Peer p) noexcept
+
+
+cdef class Upstream:
+    cdef readonly bytes name      # of the upstream block, or host:port of proxy_pass
+    cdef Table primary
+    cdef Table backup
+    cdef Balance balance
+    cdef uint32_t keepalive            # idle connections kept per worker; 0: none
+    cdef bint keepalive_is_local       # only reused by the location that opened it
+    cdef uint32_t keepalive_requests
+    cdef uint64_t keepalive_time_ms
+    cdef uint64_t keepalive_timeout_ms
+    cdef public object key             # hash: text with variables; the plan compiles it
+    cdef public object compiled_key    # the plan's
+    cdef readonly bint is_implicit     # made by proxy_pass without an upstream block
+    cdef ZoneHead* zone                # NULL: state is private
+    cdef object zone_memory            # keeps the mapping alive
+    cdef uint32_t worker
+    cdef list peers_                   # every Peer of the table, primaries first
+    cdef uint64_t seed                 # random
+    cdef public uint32_t generation    # counts changes of the table
+    cdef void* pool                    # the pool's
+    cdef uint32_t n_idle               # the pool's
+    cdef OnRemoved on_removed          # the pool's: close what idles there; may be NULL
+    cdef void join_zone(self, Peer p)
+
+
+# Begin a request: tries is the number of peers not down, or limit if that is less
+# (proxy_next_upstream_tries; 0: no limit).
+cdef void start_tries(Upstream u, Tried* t, uint32_t limit) noexcept
+
+# The next peer, its connection counted; None: no live upstream. key is the value of
+# the hash key, or the client's raw address (4 or 16 bytes, none for a Unix socket)
+# under ip_hash; the other methods read none.
+cdef Peer pick(Upstream u, Tried* t, const char* key, uint32_t n, uint64_t now_ms)
+
+# Give the peer back, once a pick. Counts t.tries down (0 if the upstream is single).
+# t may be NULL when the request is over.
+cdef void on_released(Upstream u, Peer p, Tried* t, Outcome outcome, uint64_t now_ms) noexcept
+
+
+# A kept connection that broke before it answered costs no try (nginx: peer.cached).
+cdef inline void refund_try(Tried* t) noexcept:
+    t.tries += 1

@@ -1,0 +1,902 @@
+"""Who answers: smooth round robin, least_conn, hash, ring, ip_hash, random; failures and backups.
+
+The sequences are nginx's (ngx_http_upstream_{round_robin,least_conn,hash,ip_hash,random}),
+so that a conf spreads its load here as it does there.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from libc.stdint cimport UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport qsort
+from libc.string cimport memset
+
+cdef extern from "<unistd.h>" nogil:
+    int getpid()
+
+cdef extern from "<errno.h>" nogil:
+    const int EOWNERDEAD
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_mutexattr_t:
+        pass
+    const int PTHREAD_PROCESS_SHARED
+    const int PTHREAD_MUTEX_ROBUST
+    int pthread_mutexattr_init(pthread_mutexattr_t* attr)
+    int pthread_mutexattr_destroy(pthread_mutexattr_t* attr)
+    int pthread_mutexattr_setpshared(pthread_mutexattr_t* attr, int shared)
+    int pthread_mutexattr_setrobust(pthread_mutexattr_t* attr, int robust)
+    int pthread_mutex_init(pthread_mutex_t* mutex, pthread_mutexattr_t* attr)
+    int pthread_mutex_lock(pthread_mutex_t* mutex)
+    int pthread_mutex_unlock(pthread_mutex_t* mutex)
+    int pthread_mutex_consistent(pthread_mutex_t* mutex)
+
+METHODS = {
+    "round_robin": B_ROUND_ROBIN,
+    "least_conn": B_LEAST_CONN,
+    "hash": B_HASH,
+    "consistent": B_CONSISTENT,
+    "ip_hash": B_IP_HASH,
+    "random": B_RANDOM,
+    "random_two": B_RANDOM_TWO,
+}
+OK = PEER_OK
+FAILED = PEER_FAILED
+NEXT = PEER_NEXT
+
+cdef enum:
+    POINTS_A_WEIGHT = 160     # of the ring, as Cache::Memcached::Fast has it
+    MAX_POINTS = 16000000
+    MAX_HASH_TRIES = 20
+    ZONE_MAGIC = 0x48525550   # layout of ZoneHead and PeerState, version 1
+    MAX_WORKERS = 256
+
+cdef struct ZoneHead:
+    uint32_t magic
+    uint32_t n_slots
+    uint32_t n_workers
+    uint32_t reserved
+    pthread_mutex_t mutex
+    # PeerState[n_slots], then the ledger: uint32_t[n_workers][n_slots] of connections
+    # held, with the top bit for "this worker knows the slot"
+
+cdef uint32_t KNOWS = <uint32_t>1 << 31
+cdef uint64_t SCRAMBLE = 0x2545F4914F6CDD1DULL
+
+
+# --- CRC-32 (IEEE), the hash of Cache::Memcached ---
+
+cdef uint32_t crc_table[256]
+
+
+cdef void fill_crc_table() noexcept:
+    cdef uint32_t i, _k, c
+    for i in range(256):
+        c = i
+        for _k in range(8):
+            c = (c >> 1) ^ 0xEDB88320 if c & 1 else c >> 1
+        crc_table[i] = c
+
+
+fill_crc_table()
+
+
+cdef inline uint32_t crc_more(uint32_t crc, const char* p, size_t n) noexcept nogil:
+    cdef size_t i
+    for i in range(n):
+        crc = crc_table[(crc ^ <uint8_t>p[i]) & 0xFF] ^ (crc >> 8)
+    return crc
+
+
+cdef inline uint32_t crc_of(const char* p, size_t n) noexcept nogil:
+    return crc_more(UINT32_MAX, p, n) ^ UINT32_MAX
+
+
+# --- the shared part ---
+
+cdef inline PeerState* zone_states(ZoneHead* z) noexcept nogil:
+    return <PeerState*>(<char*>z + ((sizeof(ZoneHead) + 63) & ~<size_t>63))
+
+
+cdef inline uint32_t* ledger(ZoneHead* z, uint32_t worker, uint32_t slot) noexcept nogil:
+    cdef uint32_t* first = <uint32_t*>(zone_states(z) + z.n_slots)
+    return first + <size_t>worker * z.n_slots + slot
+
+
+cdef inline void lock_zone(ZoneHead* z) noexcept nogil:
+    if pthread_mutex_lock(&z.mutex) == EOWNERDEAD:
+        # every field is a number that stands for itself: nothing to roll back
+        pthread_mutex_consistent(&z.mutex)
+
+
+cdef inline void lock(Upstream u) noexcept:
+    if u.zone != NULL:
+        lock_zone(u.zone)
+
+
+cdef inline void unlock(Upstream u) noexcept:
+    if u.zone != NULL:
+        pthread_mutex_unlock(&u.zone.mutex)
+
+
+def zone_bytes(int n_slots, int n_workers):
+    """Bytes that a zone of n_slots peers shared by n_workers processes takes."""
+    return (((sizeof(ZoneHead) + 63) & ~<size_t>63) + <size_t>n_slots * sizeof(PeerState)
+            + <size_t>n_workers * n_slots * sizeof(uint32_t))
+
+
+def prepare_zone(unsigned char[::1] memory not None, int n_workers=16):
+    """Lay out zeroed shared memory for the peers of one upstream; done once, by the master.
+
+    Returns the number of peers that fit. ValueError: too small for one peer. Memory
+    that is laid out already (a reload) is left as it is.
+    """
+    cdef ZoneHead* z = <ZoneHead*>&memory[0]
+    cdef pthread_mutexattr_t attr
+    cdef Py_ssize_t size = memory.shape[0], one
+    if not 1 <= n_workers <= MAX_WORKERS:
+        raise ValueError(f"workers must be 1..{MAX_WORKERS}")
+    one = sizeof(PeerState) + <Py_ssize_t>n_workers * <Py_ssize_t>sizeof(uint32_t)
+    size -= (sizeof(ZoneHead) + 63) & ~<size_t>63
+    if size < one:
+        raise ValueError("zone is too small")
+    if z.magic == ZONE_MAGIC:
+        return z.n_slots
+    z.n_slots = <uint32_t>min(size // one, 65536)
+    z.n_workers = n_workers
+    pthread_mutexattr_init(&attr)
+    pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED)
+    pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST)
+    pthread_mutex_init(&z.mutex, &attr)
+    pthread_mutexattr_destroy(&attr)
+    z.magic = ZONE_MAGIC
+    return z.n_slots
+
+
+def forget_worker(unsigned char[::1] memory not None, uint32_t worker):
+    """Give back what a dead worker held in a zone; the master calls it after the death."""
+    cdef ZoneHead* z = <ZoneHead*>&memory[0]
+    cdef uint32_t i, held
+    cdef PeerState* s
+    if memory.shape[0] < <Py_ssize_t>sizeof(ZoneHead) or z.magic != ZONE_MAGIC:
+        raise ValueError("no zone")
+    if worker >= z.n_workers:
+        raise ValueError("no such worker")
+    lock_zone(z)
+    for i in range(z.n_slots):
+        held = ledger(z, worker, i)[0]
+        if held:
+            ledger(z, worker, i)[0] = 0
+            s = zone_states(z) + i
+            s.conns -= min(s.conns, held & ~KNOWS)
+            if held & KNOWS:
+                leave_slot(s)
+    pthread_mutex_unlock(&z.mutex)
+
+
+cdef inline void leave_slot(PeerState* s) noexcept nogil:
+    if s.refs:
+        s.refs -= 1
+    if s.refs == 0:
+        memset(s, 0, sizeof(PeerState))
+
+
+cdef class Peer:
+    """One upstream address.
+
+    name as in $upstream_addr; sockaddr the bytes for connect(2); server the text of
+    the server directive (default: name). weight, max_fails, fail_timeout_ms,
+    max_conns (0: no bound), is_backup and is_down mean what nginx's parameters of
+    `server` mean.
+    """
+
+    def __cinit__(self, bytes name not None, int family, bytes sockaddr not None, *,
+                  bytes server=None, int weight=1, uint32_t max_fails=1,
+                  uint64_t fail_timeout_ms=10000, uint32_t max_conns=0,
+                  bint is_backup=False, bint is_down=False):
+        if weight < 1 or weight > 1000000:
+            raise ValueError("weight must be 1..1000000")
+        self.name = name
+        self.server = name if server is None else server
+        self.family = family
+        self.sockaddr = sockaddr
+        self.is_backup = is_backup
+        self.core.state = &self.own
+        self.core.owner = <void*>self
+        self.core.weight = weight
+        self.core.max_fails = max_fails
+        self.core.max_conns = max_conns
+        self.core.fail_timeout_ms = fail_timeout_ms
+        self.core.is_down = is_down
+        self.own.effective_weight = weight
+
+    def __dealloc__(self):
+        cdef uint32_t* line
+        if self.zone != NULL:
+            lock_zone(self.zone)
+            line = ledger(self.zone, self.worker, self.zone_slot)
+            if line[0]:
+                line[0] = 0
+                leave_slot(self.core.state)
+            pthread_mutex_unlock(&self.zone.mutex)
+
+    def __repr__(self):
+        return f"Peer({self.name.decode(errors='replace')})"
+
+    @property
+    def weight(self):
+        return self.core.weight
+
+    @property
+    def max_fails(self):
+        return self.core.max_fails
+
+    @property
+    def max_conns(self):
+        return self.core.max_conns
+
+    @property
+    def fail_timeout_ms(self):
+        return self.core.fail_timeout_ms
+
+    @property
+    def is_down(self):
+        return bool(self.core.is_down)
+
+    @property
+    def conns(self):
+        """Connections in use, of all workers if the upstream has a zone."""
+        return self.core.state.conns
+
+    @property
+    def fails(self):
+        return self.core.state.fails
+
+    @property
+    def picks(self):
+        return self.core.state.picks
+
+    @property
+    def failures(self):
+        return self.core.state.failures
+
+    @property
+    def disabled(self):
+        """How often max_fails was reached."""
+        return self.core.state.disabled
+
+    cdef uint64_t zone_key(self):
+        """FNV-1a of address and server text: names its slot in a zone, never 0."""
+        cdef uint64_t h = 0xCBF29CE484222325
+        cdef uint8_t c
+        for c in self.name + b"\0" + self.server + (b"\1" if self.is_backup else b"\0"):
+            h = (h ^ c) * 0x100000001B3
+        return h or 1
+
+
+cdef class Upstream:
+    """Peers under one balancing method, with the settings of their idle connections.
+
+    method is a key of METHODS; key the text of `hash KEY`. keepalive… are the
+    directives of those names. peers, see change(). ValueError: unknown method.
+    """
+
+    def __cinit__(self, bytes name not None, peers=(), *, str method="round_robin", key=None,
+                  uint32_t keepalive=32, bint keepalive_is_local=True,
+                  uint32_t keepalive_requests=1000, uint64_t keepalive_time_ms=3600000,
+                  uint64_t keepalive_timeout_ms=60000, bint is_implicit=False):
+        if method not in METHODS:
+            raise ValueError(f"unknown balancing method {method!r}")
+        self.name = name
+        self.balance = METHODS[method]
+        self.key = key
+        self.keepalive = keepalive
+        self.keepalive_is_local = keepalive_is_local
+        self.keepalive_requests = keepalive_requests
+        self.keepalive_time_ms = keepalive_time_ms
+        self.keepalive_timeout_ms = keepalive_timeout_ms
+        self.is_implicit = is_implicit
+        self.peers_ = []
+        self.change(peers)
+
+    def __dealloc__(self):
+        free_table(&self.primary)
+        free_table(&self.backup)
+
+    def __repr__(self):
+        return f"Upstream({self.name.decode(errors='replace')}, {self.peers_})"
+
+    @property
+    def peers(self):
+        """The Peers of the table, backups among them, in the order given."""
+        return list(self.peers_)
+
+    @property
+    def settings(self):
+        """The keepalive settings by directive name (times in ms)."""
+        return {
+            "keepalive": self.keepalive,
+            "local": bool(self.keepalive_is_local),
+            "keepalive_requests": self.keepalive_requests,
+            "keepalive_time": self.keepalive_time_ms,
+            "keepalive_timeout": self.keepalive_timeout_ms,
+        }
+
+    def change(self, peers):
+        """Make peers the table, at once for the next pick.
+
+        A Peer of the same address, server text and role as one that is there is not
+        taken: the one that is there stays, with its state and connections, and takes
+        over the settings of the new one. What is left out is removed, and stays valid
+        for its holders. On an error the table is as it was.
+        """
+        cdef Peer p, there
+        cdef PeerCore* core
+        cdef Table primary, backup
+        cdef list after = []
+        cdef dict known = {}, servers = {}
+        cdef set used = set(), taken = set()
+        cdef uint32_t slot = 0
+        memset(&primary, 0, sizeof(Table))
+        memset(&backup, 0, sizeof(Table))
+        # two servers of one address in one block are two peers, as in nginx
+        for p in self.peers_:
+            known.setdefault((p.name, p.server, p.is_backup), []).append(p)
+        kept = {}
+        for p in peers:
+            same = known.get((p.name, p.server, p.is_backup))
+            if same:
+                there = p if p in same else same[0]
+                same.remove(there)
+                kept[id(there)] = p
+                p = there
+            elif id(p) in taken:
+                raise ValueError(f"{p!r} is given twice")
+            taken.add(id(p))
+            after.append(p)
+        try:
+            fill_table(&primary, after, kept, False, self.balance, servers)
+            fill_table(&backup, after, kept, True, self.balance, servers)
+        except BaseException:
+            free_table(&primary)
+            free_table(&backup)
+            raise
+        primary.is_single = primary.n == 1 and backup.n == 0
+        for p in after:
+            there = kept.get(id(p))
+            if there is not None and there is not p:
+                core = &p.core
+                core.max_fails = there.core.max_fails
+                core.max_conns = there.core.max_conns
+                core.fail_timeout_ms = there.core.fail_timeout_ms
+                core.is_down = there.core.is_down
+                if core.weight != there.core.weight:
+                    core.weight = there.core.weight
+                    core.state.effective_weight = core.weight
+                    core.state.current_weight = 0
+            if there is not None:
+                used.add(p.core.slot)
+        for p in after:
+            p.core.server = servers[p.server]
+            p.is_removed = False
+            if id(p) not in kept:
+                while slot in used:
+                    slot += 1
+                p.core.slot = slot
+                used.add(slot)
+        before = self.peers_
+        free_table(&self.primary)
+        free_table(&self.backup)
+        self.primary = primary
+        self.backup = backup
+        self.peers_ = after
+        self.generation += 1
+        if self.zone != NULL:
+            for p in after:
+                self.join_zone(p)
+        for p in before:
+            if id(p) not in taken:
+                p.is_removed = True
+                if self.on_removed != NULL:
+                    self.on_removed(self, p)
+
+    def share(self, unsigned char[::1] memory not None, uint32_t worker):
+        """Keep the peers' state in a zone that prepare_zone laid out (directive zone).
+
+        worker is this process's row in the ledger. Peers that no longer fit stay
+        private. ValueError: the memory is no zone, or has no such row.
+        """
+        cdef ZoneHead* z = <ZoneHead*>&memory[0]
+        if memory.shape[0] < <Py_ssize_t>sizeof(ZoneHead) or z.magic != ZONE_MAGIC:
+            raise ValueError("no zone")
+        if worker >= z.n_workers:
+            raise ValueError("zone has no row for this worker")
+        if self.zone != NULL:
+            raise ValueError("upstream has a zone")
+        self.zone = z
+        self.zone_memory = memory
+        self.worker = worker
+        for p in self.peers_:
+            self.join_zone(p)
+
+    cdef void join_zone(self, Peer p):
+        cdef ZoneHead* z = self.zone
+        cdef PeerState* s
+        cdef PeerState* found = NULL
+        cdef uint64_t key
+        cdef uint32_t i, slot = 0
+        if p.zone != NULL:
+            return
+        key = p.zone_key()
+        lock_zone(z)
+        for i in range(z.n_slots):
+            s = zone_states(z) + i
+            if s.key == key and not ledger(z, self.worker, i)[0]:
+                found = s
+                slot = i
+                break
+            if s.key == 0 and found == NULL:
+                found = s
+                slot = i
+        if found != NULL:
+            if found.key == 0:
+                found[0] = p.own
+                found.key = key
+                found.refs = 0
+            else:
+                found.conns += p.own.conns
+            found.refs += 1
+            ledger(z, self.worker, slot)[0] = KNOWS | p.own.conns
+            p.zone = z
+            p.zone_slot = slot
+            p.worker = self.worker
+            p.core.state = found
+        pthread_mutex_unlock(&z.mutex)
+
+
+# --- tables ---
+
+cdef void free_table(Table* t) noexcept:
+    PyMem_Free(t.rows)
+    PyMem_Free(t.ranges)
+    PyMem_Free(t.points)
+    memset(t, 0, sizeof(Table))
+
+
+cdef int fill_table(Table* t, list peers, dict kept, bint is_backup, Balance balance,
+                    dict servers) except -1:
+    """Rows, weights and what the method looks up; kept maps id(Peer) to its new settings."""
+    cdef Peer p, new
+    cdef uint32_t n = 0
+    cdef uint64_t total = 0
+    for p in peers:
+        servers.setdefault(p.server, len(servers))
+        n += p.is_backup == is_backup
+    if n == 0:
+        return 0
+    t.rows = <PeerCore**>PyMem_Calloc(n, sizeof(PeerCore*))
+    t.ranges = <uint32_t*>PyMem_Calloc(n, sizeof(uint32_t))
+    if t.rows == NULL or t.ranges == NULL:
+        raise MemoryError
+    for p in peers:
+        if p.is_backup != is_backup:
+            continue
+        new = kept.get(id(p), p)
+        t.rows[t.n] = &p.core
+        t.ranges[t.n] = <uint32_t>total
+        t.n += 1
+        t.tries += not new.core.is_down
+        total += new.core.weight
+    if total > 0x7FFFFFFF:
+        raise ValueError("weights are too large")
+    t.total_weight = <uint32_t>total
+    if balance == B_CONSISTENT:
+        fill_ring(t, [p for p in peers if p.is_backup == is_backup], kept, servers)
+    return 0
+
+
+cdef int fill_ring(Table* t, list peers, dict kept, dict servers) except -1:
+    """The points of Cache::Memcached::Fast: crc32(HOST NUL PORT PREVIOUS), little endian."""
+    cdef Peer p, new
+    cdef uint32_t base, crc, i, j, _k, n = 0
+    cdef uint8_t previous[4]
+    cdef bytes start
+    if <uint64_t>t.total_weight * POINTS_A_WEIGHT > MAX_POINTS:
+        raise ValueError("weights are too large for a consistent hash")
+    t.points = <Point*>PyMem_Calloc(t.total_weight * POINTS_A_WEIGHT, sizeof(Point))
+    if t.points == NULL:
+        raise MemoryError
+    for p in peers:
+        new = kept.get(id(p), p)
+        start = ring_name(p.server)
+        base = crc_more(UINT32_MAX, PyBytes_AS_STRING(start), PyBytes_GET_SIZE(start))
+        memset(previous, 0, 4)
+        for _k in range(<uint32_t>new.core.weight * POINTS_A_WEIGHT):
+            crc = crc_more(base, <char*>previous, 4) ^ UINT32_MAX
+            t.points[n].hash = crc
+            t.points[n].server = servers[p.server]
+            n += 1
+            for i in range(4):
+                previous[i] = <uint8_t>(crc >> (8 * i))
+    qsort(t.points, n, sizeof(Point), compare_points)
+    i = 0
+    for j in range(1, n):
+        if t.points[i].hash != t.points[j].hash:
+            i += 1
+            t.points[i] = t.points[j]
+    t.n_points = i + 1
+    return 0
+
+
+cdef int compare_points(const void* a, const void* b) noexcept nogil:
+    cdef uint32_t one = (<const Point*>a).hash, two = (<const Point*>b).hash
+    return -1 if one < two else one > two
+
+
+cdef bytes ring_name(bytes server):
+    """HOST NUL PORT of a server text; a port is digits after the last colon."""
+    if server[:5].lower() == b"unix:":
+        return server[5:] + b"\0"
+    host, colon, port = server.rpartition(b":")
+    if colon and all(48 <= c <= 57 for c in port):
+        return host + b"\0" + port
+    return server + b"\0"
+
+
+# --- the choice ---
+
+cdef inline bint is_tried(Tried* t, uint32_t slot) noexcept nogil:
+    return (t.marks[(slot >> 6) & 3] >> (slot & 63)) & 1
+
+
+cdef inline void mark_tried(Tried* t, uint32_t slot) noexcept nogil:
+    t.marks[(slot >> 6) & 3] |= <uint64_t>1 << (slot & 63)
+
+
+cdef inline bint may_take(PeerCore* c, uint64_t now_ms) noexcept nogil:
+    """Not down, not failed within fail_timeout, below max_conns."""
+    if c.is_down:
+        return False
+    if (c.max_fails and c.state.fails >= c.max_fails
+            and <int64_t>(now_ms - c.state.checked_ms) <= <int64_t>c.fail_timeout_ms):
+        return False
+    return not (c.max_conns and c.state.conns >= c.max_conns)
+
+
+cdef inline void add_weight(PeerState* s, int32_t weight) noexcept nogil:
+    s.current_weight += s.effective_weight
+    if s.effective_weight < weight:
+        s.effective_weight += 1
+
+
+cdef inline PeerCore* chosen(PeerCore* c, Tried* t, uint64_t now_ms) noexcept nogil:
+    mark_tried(t, c.slot)
+    if <int64_t>(now_ms - c.state.checked_ms) > <int64_t>c.fail_timeout_ms:
+        c.state.checked_ms = now_ms
+    return c
+
+
+cdef PeerCore* pick_round_robin(Table* table, Tried* t, uint64_t now_ms) noexcept nogil:
+    cdef PeerCore* c
+    cdef PeerCore* best = NULL
+    cdef int32_t total = 0
+    cdef uint32_t i
+    if table.is_single:
+        # never out for its failures, and asked again however often it was tried
+        c = table.rows[0]
+        if c.is_down or (c.max_conns and c.state.conns >= c.max_conns):
+            return NULL
+        return c
+    for i in range(table.n):
+        c = table.rows[i]
+        if is_tried(t, c.slot) or not may_take(c, now_ms):
+            continue
+        total += c.state.effective_weight
+        add_weight(c.state, c.weight)
+        if best == NULL or c.state.current_weight > best.state.current_weight:
+            best = c
+    if best == NULL:
+        return NULL
+    best.state.current_weight -= total
+    return chosen(best, t, now_ms)
+
+
+cdef PeerCore* pick_least_conn(Table* table, Tried* t, uint64_t now_ms) noexcept nogil:
+    cdef PeerCore* c
+    cdef PeerCore* best = NULL
+    cdef uint64_t mine, least
+    cdef int32_t total = 0
+    cdef bint is_many = False
+    cdef uint32_t i, first = 0
+    if table.is_single:
+        return pick_round_robin(table, t, now_ms)
+    for i in range(table.n):
+        c = table.rows[i]
+        if is_tried(t, c.slot) or not may_take(c, now_ms):
+            continue
+        if best == NULL:
+            best = c
+            first = i
+            continue
+        mine = <uint64_t>c.state.conns * best.weight
+        least = <uint64_t>best.state.conns * c.weight
+        if mine < least:
+            best = c
+            first = i
+            is_many = False
+        elif mine == least:
+            is_many = True
+    if best == NULL:
+        return NULL
+    if is_many:
+        # among equals the weights turn as in round robin
+        for i in range(first, table.n):
+            c = table.rows[i]
+            if is_tried(t, c.slot) or not may_take(c, now_ms):
+                continue
+            if <uint64_t>c.state.conns * best.weight != <uint64_t>best.state.conns * c.weight:
+                continue
+            total += c.state.effective_weight
+            add_weight(c.state, c.weight)
+            if c.state.current_weight > best.state.current_weight:
+                best = c
+        best.state.current_weight -= total
+    return chosen(best, t, now_ms)
+
+
+cdef inline PeerCore* by_weight(Table* table, uint32_t w) noexcept nogil:
+    """The row that holds point w of total_weight."""
+    cdef uint32_t i = 0, j = table.n, k
+    while j - i > 1:
+        k = (i + j) // 2
+        if w < table.ranges[k]:
+            j = k
+        else:
+            i = k
+    return table.rows[i]
+
+
+cdef PeerCore* pick_hash(Table* table, Tried* t, const char* key, uint32_t n,
+                         uint64_t now_ms) noexcept nogil:
+    cdef char digits[4]
+    cdef uint32_t crc, r
+    cdef int at
+    cdef PeerCore* c
+    if n == 0 or table.n < 2:
+        return pick_round_robin(table, t, now_ms)
+    while t.hash_tries <= MAX_HASH_TRIES:
+        # Cache::Memcached: ((crc32([REHASH] KEY) >> 16) & 0x7fff) + previous
+        crc = UINT32_MAX
+        if t.rehash:
+            at = 4
+            r = t.rehash
+            while r:
+                at -= 1
+                digits[at] = <char>(48 + r % 10)
+                r //= 10
+            crc = crc_more(crc, &digits[at], 4 - at)
+        crc = crc_more(crc, key, n) ^ UINT32_MAX
+        t.hash += (crc >> 16) & 0x7FFF
+        t.rehash = (t.rehash + 1) % 10000
+        c = by_weight(table, t.hash % table.total_weight)
+        if not is_tried(t, c.slot) and may_take(c, now_ms):
+            return chosen(c, t, now_ms)
+        t.hash_tries += 1
+    return pick_round_robin(table, t, now_ms)
+
+
+cdef PeerCore* pick_ip_hash(Table* table, Tried* t, const char* address, uint32_t n,
+                            uint64_t now_ms) noexcept nogil:
+    cdef uint32_t hash, i
+    cdef uint32_t width = 16 if n == 16 else 3   # a /24 of IPv4; a Unix socket is zeros
+    cdef PeerCore* c
+    if table.n < 2:
+        return pick_round_robin(table, t, now_ms)
+    hash = t.hash if t.is_hashed else 89
+    while t.hash_tries <= MAX_HASH_TRIES:
+        for i in range(width):
+            hash = (hash * 113 + (<uint8_t>address[i] if i < n else 0)) % 6271
+        c = by_weight(table, hash % table.total_weight)
+        if not is_tried(t, c.slot) and may_take(c, now_ms):
+            t.hash = hash
+            t.is_hashed = True
+            return chosen(c, t, now_ms)
+        t.hash_tries += 1
+    return pick_round_robin(table, t, now_ms)
+
+
+cdef PeerCore* pick_consistent(Table* table, Tried* t, const char* key, uint32_t n,
+                               uint64_t now_ms) noexcept nogil:
+    cdef PeerCore* c
+    cdef PeerCore* best
+    cdef uint32_t i, j, k, crc, server
+    cdef int32_t total
+    if n == 0 or table.is_single or table.n_points == 0:
+        return pick_round_robin(table, t, now_ms)
+    if not t.is_hashed:
+        # the first point not below the key's hash
+        crc = crc_of(key, n)
+        i = 0
+        j = table.n_points
+        while i < j:
+            k = (i + j) // 2
+            if crc > table.points[k].hash:
+                i = k + 1
+            else:
+                j = k
+        t.hash = i
+        t.is_hashed = True
+    while t.hash_tries <= MAX_HASH_TRIES:
+        server = table.points[t.hash % table.n_points].server
+        best = NULL
+        total = 0
+        for i in range(table.n):
+            c = table.rows[i]
+            if c.server != server or is_tried(t, c.slot) or not may_take(c, now_ms):
+                continue
+            total += c.state.effective_weight
+            add_weight(c.state, c.weight)
+            if best == NULL or c.state.current_weight > best.state.current_weight:
+                best = c
+        if best != NULL:
+            best.state.current_weight -= total
+            return chosen(best, t, now_ms)
+        t.hash += 1
+        t.hash_tries += 1
+    return pick_round_robin(table, t, now_ms)
+
+
+cdef PeerCore* pick_random(Table* table, Tried* t, uint64_t* seed, bint is_two,
+                           uint64_t now_ms) noexcept nogil:
+    cdef PeerCore* c
+    cdef PeerCore* previous = NULL
+    cdef uint64_t x
+    if table.n < 2:
+        return pick_round_robin(table, t, now_ms)
+    while t.hash_tries <= MAX_HASH_TRIES:
+        x = seed[0]                                   # xorshift64*
+        x ^= x >> 12
+        x ^= x << 25
+        x ^= x >> 27
+        seed[0] = x
+        c = by_weight(table, <uint32_t>((x * SCRAMBLE) >> 33) % table.total_weight)
+        if c != previous and not is_tried(t, c.slot) and may_take(c, now_ms):
+            if not is_two:
+                return chosen(c, t, now_ms)
+            if previous != NULL:
+                if (<uint64_t>c.state.conns * previous.weight
+                        > <uint64_t>previous.state.conns * c.weight):
+                    c = previous
+                return chosen(c, t, now_ms)
+            previous = c
+            continue
+        t.hash_tries += 1
+    return pick_round_robin(table, t, now_ms)
+
+
+cdef inline PeerCore* pick_from(Upstream u, Table* table, Tried* t, const char* key, uint32_t n,
+                                uint64_t now_ms) noexcept:
+    if table.n == 0:
+        return NULL
+    if u.balance == B_ROUND_ROBIN:
+        return pick_round_robin(table, t, now_ms)
+    if u.balance == B_LEAST_CONN:
+        return pick_least_conn(table, t, now_ms)
+    if u.balance == B_HASH:
+        return pick_hash(table, t, key, n, now_ms)
+    if u.balance == B_CONSISTENT:
+        return pick_consistent(table, t, key, n, now_ms)
+    if u.balance == B_IP_HASH:
+        return pick_ip_hash(table, t, key, n, now_ms)
+    if u.seed == 0:
+        # seeded on first use, after the fork: workers must not walk in step
+        u.seed = (now_ms * SCRAMBLE) ^ (<uint64_t>getpid() << 32) ^ <size_t><void*>u
+        if u.seed == 0:
+            u.seed = 1
+    return pick_random(table, t, &u.seed, u.balance == B_RANDOM_TWO, now_ms)
+
+
+cdef void start_tries(Upstream u, Tried* t, uint32_t limit) noexcept:
+    memset(t, 0, sizeof(Tried))
+    t.tries = u.primary.tries + u.backup.tries
+    if limit and t.tries > limit:
+        t.tries = limit
+
+
+cdef Peer pick(Upstream u, Tried* t, const char* key, uint32_t n, uint64_t now_ms):
+    cdef PeerCore* c
+    lock(u)
+    c = NULL
+    if not t.is_on_backup:
+        c = pick_from(u, &u.primary, t, key, n, now_ms)
+        if c == NULL and u.backup.n:
+            t.is_on_backup = True
+            memset(t.marks, 0, sizeof(t.marks))
+    if t.is_on_backup:
+        c = pick_from(u, &u.backup, t, key, n, now_ms)
+    if c == NULL:
+        unlock(u)
+        return None
+    c.state.conns += 1
+    c.state.picks += 1
+    if u.zone != NULL:
+        if c.state != &(<Peer>c.owner).own:
+            ledger(u.zone, u.worker, (<Peer>c.owner).zone_slot)[0] += 1
+        unlock(u)
+    return <Peer>c.owner
+
+
+cdef void on_released(Upstream u, Peer p, Tried* t, Outcome outcome, uint64_t now_ms) noexcept:
+    cdef PeerCore* c = &p.core
+    cdef PeerState* s = c.state
+    lock(u)
+    if s.conns:
+        s.conns -= 1
+        if p.zone != NULL:
+            ledger(p.zone, p.worker, p.zone_slot)[0] -= 1
+    if outcome == PEER_FAILED:
+        s.failures += 1
+    if u.primary.is_single:
+        s.fails = 0
+        if t != NULL:
+            t.tries = 0
+    else:
+        if outcome == PEER_FAILED:
+            s.fails += 1
+            s.accessed_ms = now_ms
+            s.checked_ms = now_ms
+            if c.max_fails:
+                s.effective_weight -= c.weight // <int32_t>c.max_fails
+                if s.fails == c.max_fails:
+                    s.disabled += 1
+            if s.effective_weight < 0:
+                s.effective_weight = 0
+        elif s.accessed_ms < s.checked_ms:
+            s.fails = 0
+        if t != NULL and t.tries:
+            t.tries -= 1
+    unlock(u)
+
+
+cdef class Attempt:
+    """One request's way through an upstream, for callers in Python.
+
+    key as for pick(); limit is proxy_next_upstream_tries (0: none).
+    """
+
+    cdef readonly Upstream upstream
+    cdef Tried tried
+    cdef bytes key
+
+    def __cinit__(self, Upstream upstream not None, bytes key=b"", uint32_t limit=0):
+        self.upstream = upstream
+        self.key = key
+        start_tries(upstream, &self.tried, limit)
+
+    @property
+    def tries(self):
+        return self.tried.tries
+
+    def pick(self, uint64_t now_ms):
+        """The next Peer, its connection counted, or None: no live upstream."""
+        return pick(self.upstream, &self.tried, PyBytes_AS_STRING(self.key),
+                    <uint32_t>PyBytes_GET_SIZE(self.key), now_ms)
+
+    def give(self, Peer peer not None, int outcome, uint64_t now_ms):
+        """Give a picked Peer back: OK, FAILED or NEXT."""
+        on_released(self.upstream, peer, &self.tried, <Outcome>outcome, now_ms)
+
+
+def spin(Upstream upstream not None, int n, bytes key=b""):
+    """Pick and release n times in compiled code: what the micro-benchmark times."""
+    cdef Tried t
+    cdef Peer p
+    cdef int i
+    for i in range(n):
+        start_tries(upstream, &t, 0)
+        p = pick(upstream, &t, PyBytes_AS_STRING(key), <uint32_t>PyBytes_GET_SIZE(key), 1000)
+        if p is None:
+            return i
+        on_released(upstream, p, &t, PEER_OK, 1000)
+    return n
