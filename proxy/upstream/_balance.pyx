@@ -268,10 +268,10 @@ cdef class Peer:
 
     cdef uint64_t zone_key(self):
         """FNV-1a of address and server text: names its slot in a zone, never 0."""
-        cdef uint64_t h = 0xCBF29CE484222325
+        cdef uint64_t h = 0xCBF29CE484222325ULL
         cdef uint8_t c
         for c in self.name + b"\0" + self.server + (b"\1" if self.is_backup else b"\0"):
-            h = (h ^ c) * 0x100000001B3
+            h = (h ^ c) * 0x100000001B3ULL
         return h or 1
 
 
