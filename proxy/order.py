@@ -17,6 +17,7 @@ DECLARING = (
     "proxy.bodies.directives",
     "proxy.upstream.directives",
     "proxy.functions.directives",
+    "proxy.observe.error_log",
     "proxy.observe.directives",
 )
 
