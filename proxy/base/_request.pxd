@@ -9,6 +9,8 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from proxy.base._arena cimport Arena
+from proxy.base._client cimport Client
+from proxy.base._pcre cimport Captures
 from proxy.base.head cimport Head
 from proxy.base.span cimport Str
 
@@ -24,17 +26,9 @@ cdef enum Stage:
     S_TELL = 7
 
 
-cdef enum BodyKind:
-    B_NONE = 0
-    B_LENGTH = 1
-    B_CHUNKED = 2
-    B_UNTIL_CLOSE = 3
-
-
 cdef enum:
     BLOCKED = 1               # Stream.send_body: taken, but wait for on_writable
     MAX_REDIRECTS = 10        # internal redirects of one request (house rule, nginx too)
-    MAX_CAPTURES = 10         # $0 … $9
 
 
 cdef struct OutField:         # a field of the answer that we made ourselves
@@ -54,12 +48,6 @@ cdef struct Attempt:          # one peer that was tried: $upstream_*
     int64_t bytes_received
     int64_t length            # body bytes
     uint8_t is_redirect       # a new group of attempts begins (internal redirect): " : "
-
-
-cdef struct Captures:         # of the last regex that matched: $1 … $9
-    Str subject
-    uint32_t n                # groups, the whole match included
-    uint32_t at[20]           # start, end; start 0xFFFFFFFF: group unset
 
 
 cdef class Stream:
@@ -170,7 +158,7 @@ cdef class Request:
     cdef Request main                  # self, or the outermost parent
     cdef Server server
     cdef Location location
-    cdef object client                 # what knows the connection: $remote_addr, $ssl_*, …
+    cdef Client client                 # the connection: $remote_addr, $ssl_*, …
     cdef Arena arena
     cdef Head head                     # the client's
     cdef uint8_t stage
@@ -232,7 +220,7 @@ cdef class Request:
     cdef Attempt* attempts
     cdef uint16_t n_attempts
     cdef uint16_t cap_attempts
-    cdef uint64_t tried                # bitmap of peers
+    cdef void* tried                   # upstream: which peers were asked, in the arena
     # variables
     cdef Str* values                   # by variable number; p NULL and n 1: not found
     cdef uint8_t* value_states         # 0 not asked yet, 1 found, 2 not found

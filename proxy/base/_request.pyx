@@ -82,6 +82,7 @@ cdef class Request:
         self.fault = 0
         self.target.n = self.uri.n = self.args.n = self.host.n = self.server_name.n = 0
         self.captures.n = 0
+        self.captures.p = NULL
         self.start_ms = clock.now_ms
         self.start_wall_s = clock.wall_s
         self.start_wall_ms = clock.wall_ms
@@ -99,7 +100,7 @@ cdef class Request:
         self.sent_body = self.sent_head = self.received_head = 0
         self.attempts = NULL
         self.n_attempts = self.cap_attempts = 0
-        self.tried = 0
+        self.tried = NULL
         self.values = NULL
         self.value_states = NULL
         self.limit_req_status = self.limit_conn_status = self.n_conns = 0
@@ -142,7 +143,8 @@ cdef class Request:
         move(&self.uri, old, new, n)
         move(&self.args, old, new, n)
         move(&self.host, old, new, n)
-        move(&self.captures.subject, old, new, n)
+        if old <= self.captures.p < old + n:
+            self.captures.p = new + (self.captures.p - old)
         self.is_head_kept = 1
         return 0
 

@@ -118,6 +118,13 @@ cdef enum HeadFlag:
     H_TE_TRAILERS = 256   # TE: trailers
 
 
+cdef enum BodyKind:
+    BODY_NONE = 0         # no byte of body follows
+    BODY_LENGTH = 1       # head.content_length bytes, more than none
+    BODY_CHUNKED = 2
+    BODY_UNTIL_CLOSE = 3  # a response that its connection's end ends
+
+
 cdef struct Head:
     char* base            # first byte of the head
     uint32_t size         # bytes of the head, its empty line included; valid when complete

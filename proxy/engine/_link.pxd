@@ -1,0 +1,33 @@
+# Link: the bytes of one connection, plain or TLS. Nobody here speaks HTTP.
+#
+# While nothing waits in the transport a plain Link writes by send(2) straight from our
+# memory; what the kernel did not take, and all after it until that is flushed, goes
+# through the transport, whose high-water mark is 0, so that is_blocked mirrors it.
+
+from libc.stdint cimport uint8_t
+
+from proxy.engine._wheel cimport Timed
+
+
+cdef class Link(Timed):
+    cdef object transport
+    cdef object view              # memoryview over the worker's shared read buffer
+    cdef int fd                   # -1: closed
+    cdef uint8_t is_plain
+    cdef uint8_t is_blocked       # bytes wait in the transport
+    cdef uint8_t is_paused        # reading is paused
+    cdef uint8_t is_closing       # close or abort was called
+    cdef uint8_t is_ended         # the peer sent FIN
+    cdef uint8_t is_shut          # we sent FIN
+
+    cdef int write(self, const char* p, size_t n, const char* q, size_t m) noexcept
+    cdef int hand_over(self, const char* p, size_t n, const char* q, size_t m) noexcept
+    cdef void pause(self) noexcept
+    cdef void unpause(self) noexcept
+    cdef void close(self) noexcept
+    cdef void abort(self) noexcept
+    cdef void shut(self) noexcept
+    cdef void on_made(self) noexcept
+    cdef void on_ended(self) noexcept
+    cdef void on_lost(self) noexcept
+    cdef void on_drained(self) noexcept
