@@ -201,6 +201,11 @@ def _keep(it: Directive) -> Directive:
     others = DIRECTIVES.setdefault(it.name, [])
     for number, other in enumerate(others):
         if other.where & it.where:
+            if it.ignored and not other.ignored:  # a room obeys it after all
+                return other
+            if other.ignored and not it.ignored:
+                others[number] = it
+                return it
             if other.room == it.room and other.where == it.where:  # the module was loaded again
                 others[number] = it
                 return it

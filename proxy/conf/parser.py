@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from proxy.conf.directive import DIRECTIVES, MAIN, PLACES, Directive, find
+from proxy.conf.directive import DIRECTIVES, MAIN, find
 from proxy.conf.inherit import Block, Statement
 from proxy.conf.lexer import Token, statements
 from proxy.conf.report import COMMAND_LINE, ConfError, nearest
@@ -162,13 +162,3 @@ def _included(block: Block, pattern: Token) -> Iterator[str]:
     from glob import glob
 
     yield from sorted(glob(path))
-
-
-def places(where: int) -> list[str]:
-    """The names of the places in `where`, for messages and the reference."""
-    return [name for flag, name in PLACES.items() if where & flag]
-
-
-def declared(name: str) -> list[Directive]:
-    """All declarations of `name`."""
-    return DIRECTIVES.get(name, [])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from proxy.conf.inherit import Block
 
 
 class Place(Protocol):
@@ -49,3 +52,11 @@ def nearest(name: str, known: list[str]) -> str | None:
 
     found = get_close_matches(name, known, n=1, cutoff=0.7)
     return found[0] if found else None
+
+
+def without_effect(root: Block) -> list[str]:
+    """The lines -t shows for what was accepted and means nothing here."""
+    return [
+        f'[notice] "{it.name}" has no effect: ' + located(it.directive.ignored, it.file, it.line)
+        for it in root.ignored
+    ]
