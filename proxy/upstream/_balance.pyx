@@ -859,8 +859,8 @@ cdef void on_released(Upstream u, Peer p, Tried* t, Outcome outcome, uint64_t no
     unlock(u)
 
 
-cdef class Attempt:
-    """One request's way through an upstream, for callers in Python.
+cdef class Attempts:
+    """One request's attempts at an upstream, for callers in Python.
 
     key as for pick(); limit is proxy_next_upstream_tries (0: none).
     """
