@@ -9,14 +9,15 @@ upstream).
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
 
 from proxy.conf.lexer import Token, words
 from proxy.conf.report import ConfError
 from proxy.conf.values import Rest, Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from proxy.conf.inherit import Block
 

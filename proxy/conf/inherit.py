@@ -4,14 +4,15 @@ the default) by nginx's rule: what an inner block says replaces the outer value 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from proxy.conf.directive import DIRECTIVES, MAIN, Directive, find
 from proxy.conf.lexer import Token
 from proxy.conf.report import ConfError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 MISSING = object()
 

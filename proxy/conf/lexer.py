@@ -8,10 +8,10 @@ begins a comment.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from proxy.conf.report import COMMAND_LINE, ConfError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from proxy.conf.directive import DIRECTIVES, MAIN, find
 from proxy.conf.inherit import Block, Statement
 from proxy.conf.lexer import Token, statements
 from proxy.conf.report import COMMAND_LINE, ConfError, nearest
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

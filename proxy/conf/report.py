@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from proxy.conf.inherit import Block
 
+    class Place(Protocol):
+        """Whatever knows where it stands in the conf: a Token, a Block, a Statement."""
 
-class Place(Protocol):
-    """Whatever knows where it stands in the conf: a Token, a Block, a Statement."""
-
-    file: str
-    line: int
+        file: str
+        line: int
 
 
 COMMAND_LINE = "command line"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections import namedtuple
 
 from proxy.conf.directive import (
     ANYWHERE,
@@ -16,6 +16,7 @@ from proxy.conf.directive import (
 from proxy.conf.report import ConfError
 from proxy.conf.values import Word
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
     from proxy.conf.lexer import Token
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 MODIFIERS = ("=", "^~", "~", "~*")
 
 
-class LocationKey(NamedTuple):
+class LocationKey(namedtuple("LocationKey", ("modifier", "pattern"))):
     """What a location matches. `modifier` is one of `=`, `^~`, `~`, `~*`, `@` or empty (prefix);
     `pattern` is the path, the regex or, with `@`, the name including its `@`."""
 
+    __slots__ = ()
     modifier: str
     pattern: str
 

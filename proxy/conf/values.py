@@ -7,12 +7,14 @@ directive's declaration names, and raise ConfError worded as nginx does.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import namedtuple
 
 from proxy.conf.report import ConfError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from proxy.conf.lexer import Token
 
@@ -114,13 +116,14 @@ def read_percent(text: str) -> int | None:
     return number if number <= 10_000 else None
 
 
-class Endpoint(NamedTuple):
+class Endpoint(namedtuple("Endpoint", ("host", "port", "path"), defaults=("",))):
     """An address as written. `path` is a Unix socket's, then `host` is empty and `port` 0.
     `host` is a name, an IPv4 address, `*`, or an IPv6 address without its brackets."""
 
+    __slots__ = ()
     host: str
     port: int
-    path: str = ""
+    path: str
 
     @property
     def is_ipv6(self) -> bool:
