@@ -4,6 +4,7 @@ import os
 import struct
 from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, fcntl
 
+from cpython.buffer cimport PyBuffer_FillInfo
 from cython cimport final
 from libc.string cimport memcpy
 
@@ -179,6 +180,11 @@ cdef class Zone:
     def bytes_in_use(self) -> int:
         """Memory that the zone really costs now."""
         return os.fstat(self.fd).st_blocks * 512
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        """memoryview(zone): the room's own data, writable, as bytes."""
+        PyBuffer_FillInfo(view, self, self.base + DATA_AT,
+                          <Py_ssize_t>(self.size - DATA_AT), False, flags)
 
     cdef void* data(self, uint64_t at=0) noexcept:
         """Address of byte `at` of the room's own data, valid in this process only."""
