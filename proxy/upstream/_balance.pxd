@@ -6,6 +6,9 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
+from proxy.base._shm cimport Zone, ZoneHead
+from proxy.upstream._shared cimport PeerState
+
 
 cdef enum Balance:
     B_ROUND_ROBIN = 0     # smooth weighted
@@ -38,22 +41,6 @@ cdef struct Tried:
     uint8_t is_hashed
 
 
-cdef struct PeerState:
-    # what may be shared by all workers (directive zone); private memory else
-    uint64_t key          # hash of address and server text; 0: free slot
-    uint64_t accessed_ms  # last failure
-    uint64_t checked_ms   # last failure, or the try after fail_timeout
-    uint64_t picks        # counters: attempts given to it,
-    uint64_t failures     # of them failed,
-    uint64_t disabled     # times that max_fails was reached
-    int32_t current_weight
-    int32_t effective_weight
-    uint32_t fails
-    uint32_t conns
-    uint32_t refs         # workers that know it
-    uint32_t reserved
-
-
 cdef struct PeerCore:
     PeerState* state
     uint64_t fail_timeout_ms
@@ -82,15 +69,13 @@ cdef struct Table:
     uint8_t is_single     # one peer and no backup: never marked down
 
 
-cdef struct ZoneHead        # opaque here: the shared part, see Upstream.share
-
-
 cdef class Peer:
     cdef PeerCore core
     cdef PeerState own
-    cdef ZoneHead* zone       # NULL: core.state is &own
+    cdef Zone zone            # None: core.state is &own
+    cdef ZoneHead* zone_head
     cdef uint32_t zone_slot
-    cdef uint32_t worker
+    cdef uint32_t row         # of the zone's ledger
     cdef readonly bytes name      # as in $upstream_addr: 127.0.0.1:80, [::1]:80, unix:/path
     cdef readonly bytes server    # the text of its server directive (ring points)
     cdef readonly bytes sockaddr  # for connect(2), whole
@@ -100,7 +85,7 @@ cdef class Peer:
     cdef void* idle               # the pool's: idle connections to this peer
     cdef uint32_t n_idle          # the pool's
     cdef public object tls_session  # the dialer's: session to resume (proxy_ssl_session_reuse)
-    cdef uint64_t zone_key(self)
+    cdef uint64_t zone_key(self, bytes upstream)
 
 
 cdef class Upstream
@@ -122,16 +107,17 @@ cdef class Upstream:
     cdef public object key             # hash: text with variables; the plan compiles it
     cdef public object compiled_key    # the plan's
     cdef readonly bint is_implicit     # made by proxy_pass without an upstream block
-    cdef ZoneHead* zone                # NULL: state is private
-    cdef object zone_memory            # keeps the mapping alive
-    cdef uint32_t worker
+    cdef Zone zone                     # None: state is private
+    cdef ZoneHead* zone_head
+    cdef uint32_t row                  # of the zone's ledger
+    cdef bint is_locked
     cdef list peers_                   # every Peer of the table, primaries first
     cdef uint64_t seed                 # random
     cdef public uint32_t generation    # counts changes of the table
     cdef void* pool                    # the pool's
     cdef uint32_t n_idle               # the pool's
     cdef OnRemoved on_removed          # the pool's: close what idles there; may be NULL
-    cdef void join_zone(self, Peer p)
+    cdef void join_zone(self, Peer p) noexcept
 
 
 # Begin a request: tries is the number of peers not down, or limit if that is less

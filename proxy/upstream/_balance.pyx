@@ -10,27 +10,20 @@ from libc.stdint cimport UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64
 from libc.stdlib cimport qsort
 from libc.string cimport memset
 
+from proxy.base._shm cimport Zone
+from proxy.upstream._shared cimport (
+    PeerState,
+    leave_slot,
+    ledger,
+    lock_peers,
+    slot_state,
+    take_row,
+    take_slot,
+    unlock_peers,
+)
+
 cdef extern from "<unistd.h>" nogil:
     int getpid()
-
-cdef extern from "<errno.h>" nogil:
-    const int EOWNERDEAD
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_mutexattr_t:
-        pass
-    const int PTHREAD_PROCESS_SHARED
-    const int PTHREAD_MUTEX_ROBUST
-    int pthread_mutexattr_init(pthread_mutexattr_t* attr)
-    int pthread_mutexattr_destroy(pthread_mutexattr_t* attr)
-    int pthread_mutexattr_setpshared(pthread_mutexattr_t* attr, int shared)
-    int pthread_mutexattr_setrobust(pthread_mutexattr_t* attr, int robust)
-    int pthread_mutex_init(pthread_mutex_t* mutex, pthread_mutexattr_t* attr)
-    int pthread_mutex_lock(pthread_mutex_t* mutex)
-    int pthread_mutex_unlock(pthread_mutex_t* mutex)
-    int pthread_mutex_consistent(pthread_mutex_t* mutex)
 
 METHODS = {
     "round_robin": B_ROUND_ROBIN,
@@ -49,19 +42,7 @@ cdef enum:
     POINTS_A_WEIGHT = 160     # of the ring, as Cache::Memcached::Fast has it
     MAX_POINTS = 16000000
     MAX_HASH_TRIES = 20
-    ZONE_MAGIC = 0x48525550   # layout of ZoneHead and PeerState, version 1
-    MAX_WORKERS = 256
 
-cdef struct ZoneHead:
-    uint32_t magic
-    uint32_t n_slots
-    uint32_t n_workers
-    uint32_t reserved
-    pthread_mutex_t mutex
-    # PeerState[n_slots], then the ledger: uint32_t[n_workers][n_slots] of connections
-    # held, with the top bit for "this worker knows the slot"
-
-cdef uint32_t KNOWS = <uint32_t>1 << 31
 cdef uint64_t SCRAMBLE = 0x2545F4914F6CDD1DULL
 
 
@@ -93,93 +74,15 @@ cdef inline uint32_t crc_of(const char* p, size_t n) noexcept nogil:
     return crc_more(UINT32_MAX, p, n) ^ UINT32_MAX
 
 
-# --- the shared part ---
-
-cdef inline PeerState* zone_states(ZoneHead* z) noexcept nogil:
-    return <PeerState*>(<char*>z + ((sizeof(ZoneHead) + 63) & ~<size_t>63))
-
-
-cdef inline uint32_t* ledger(ZoneHead* z, uint32_t worker, uint32_t slot) noexcept nogil:
-    cdef uint32_t* first = <uint32_t*>(zone_states(z) + z.n_slots)
-    return first + <size_t>worker * z.n_slots + slot
-
-
-cdef inline void lock_zone(ZoneHead* z) noexcept nogil:
-    if pthread_mutex_lock(&z.mutex) == EOWNERDEAD:
-        # every field is a number that stands for itself: nothing to roll back
-        pthread_mutex_consistent(&z.mutex)
-
-
 cdef inline void lock(Upstream u) noexcept:
-    if u.zone != NULL:
-        lock_zone(u.zone)
+    if u.zone_head != NULL:
+        u.is_locked = lock_peers(u.zone_head)
 
 
 cdef inline void unlock(Upstream u) noexcept:
-    if u.zone != NULL:
-        pthread_mutex_unlock(&u.zone.mutex)
-
-
-def zone_bytes(int n_slots, int n_workers):
-    """Bytes that a zone of n_slots peers shared by n_workers processes takes."""
-    return (((sizeof(ZoneHead) + 63) & ~<size_t>63) + <size_t>n_slots * sizeof(PeerState)
-            + <size_t>n_workers * n_slots * sizeof(uint32_t))
-
-
-def prepare_zone(unsigned char[::1] memory not None, int n_workers=16):
-    """Lay out zeroed shared memory for the peers of one upstream; done once, by the master.
-
-    Returns the number of peers that fit. ValueError: too small for one peer. Memory
-    that is laid out already (a reload) is left as it is.
-    """
-    cdef ZoneHead* z = <ZoneHead*>&memory[0]
-    cdef pthread_mutexattr_t attr
-    cdef Py_ssize_t size = memory.shape[0], one
-    if not 1 <= n_workers <= MAX_WORKERS:
-        raise ValueError(f"workers must be 1..{MAX_WORKERS}")
-    one = sizeof(PeerState) + <Py_ssize_t>n_workers * <Py_ssize_t>sizeof(uint32_t)
-    size -= (sizeof(ZoneHead) + 63) & ~<size_t>63
-    if size < one:
-        raise ValueError("zone is too small")
-    if z.magic == ZONE_MAGIC:
-        return z.n_slots
-    z.n_slots = <uint32_t>min(size // one, 65536)
-    z.n_workers = n_workers
-    pthread_mutexattr_init(&attr)
-    pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED)
-    pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST)
-    pthread_mutex_init(&z.mutex, &attr)
-    pthread_mutexattr_destroy(&attr)
-    z.magic = ZONE_MAGIC
-    return z.n_slots
-
-
-def forget_worker(unsigned char[::1] memory not None, uint32_t worker):
-    """Give back what a dead worker held in a zone; the master calls it after the death."""
-    cdef ZoneHead* z = <ZoneHead*>&memory[0]
-    cdef uint32_t i, held
-    cdef PeerState* s
-    if memory.shape[0] < <Py_ssize_t>sizeof(ZoneHead) or z.magic != ZONE_MAGIC:
-        raise ValueError("no zone")
-    if worker >= z.n_workers:
-        raise ValueError("no such worker")
-    lock_zone(z)
-    for i in range(z.n_slots):
-        held = ledger(z, worker, i)[0]
-        if held:
-            ledger(z, worker, i)[0] = 0
-            s = zone_states(z) + i
-            s.conns -= min(s.conns, held & ~KNOWS)
-            if held & KNOWS:
-                leave_slot(s)
-    pthread_mutex_unlock(&z.mutex)
-
-
-cdef inline void leave_slot(PeerState* s) noexcept nogil:
-    if s.refs:
-        s.refs -= 1
-    if s.refs == 0:
-        memset(s, 0, sizeof(PeerState))
+    if u.is_locked:
+        u.is_locked = False
+        unlock_peers(u.zone_head)
 
 
 cdef class Peer:
@@ -212,14 +115,9 @@ cdef class Peer:
         self.own.effective_weight = weight
 
     def __dealloc__(self):
-        cdef uint32_t* line
-        if self.zone != NULL:
-            lock_zone(self.zone)
-            line = ledger(self.zone, self.worker, self.zone_slot)
-            if line[0]:
-                line[0] = 0
-                leave_slot(self.core.state)
-            pthread_mutex_unlock(&self.zone.mutex)
+        if self.zone_head != NULL and lock_peers(self.zone_head):
+            leave_slot(self.zone_head, self.row, self.zone_slot)
+            unlock_peers(self.zone_head)
 
     def __repr__(self):
         return f"Peer({self.name.decode(errors='replace')})"
@@ -266,11 +164,11 @@ cdef class Peer:
         """How often max_fails was reached."""
         return self.core.state.disabled
 
-    cdef uint64_t zone_key(self):
-        """FNV-1a of address and server text: names its slot in a zone, never 0."""
+    cdef uint64_t zone_key(self, bytes upstream):
+        """FNV-1a of what names this peer in a zone that upstreams may share; never 0."""
         cdef uint64_t h = 0xCBF29CE484222325ULL
         cdef uint8_t c
-        for c in self.name + b"\0" + self.server + (b"\1" if self.is_backup else b"\0"):
+        for c in b"%b\0%b\0%b\0%d" % (upstream, self.name, self.server, self.is_backup):
             h = (h ^ c) * 0x100000001B3ULL
         return h or 1
 
@@ -392,7 +290,7 @@ cdef class Upstream:
         self.backup = backup
         self.peers_ = after
         self.generation += 1
-        if self.zone != NULL:
+        if self.zone_head != NULL:
             for p in after:
                 self.join_zone(p)
         for p in before:
@@ -401,58 +299,44 @@ cdef class Upstream:
                 if self.on_removed != NULL:
                     self.on_removed(self, p)
 
-    def share(self, unsigned char[::1] memory not None, uint32_t worker):
-        """Keep the peers' state in a zone that prepare_zone laid out (directive zone).
+    def share(self, Zone zone not None):
+        """Keep the peers' state in a zone that _shared.lay_out made ready (directive zone).
 
-        worker is this process's row in the ledger. Peers that no longer fit stay
-        private. ValueError: the memory is no zone, or has no such row.
+        Called once in each worker, before its first request. False: state stays private,
+        as all rows of the zone are taken. Peers that do not fit stay private too.
         """
-        cdef ZoneHead* z = <ZoneHead*>&memory[0]
-        if memory.shape[0] < <Py_ssize_t>sizeof(ZoneHead) or z.magic != ZONE_MAGIC:
-            raise ValueError("no zone")
-        if worker >= z.n_workers:
-            raise ValueError("zone has no row for this worker")
-        if self.zone != NULL:
+        cdef int row
+        if self.zone_head != NULL:
             raise ValueError("upstream has a zone")
-        self.zone = z
-        self.zone_memory = memory
-        self.worker = worker
+        if not zone.head.is_ready or not lock_peers(zone.head):
+            raise ValueError(f'zone "{zone.name}" is not ready')
+        row = take_row(zone.head)
+        unlock_peers(zone.head)
+        if row < 0:
+            return False
+        self.zone = zone
+        self.zone_head = zone.head
+        self.row = <uint32_t>row
         for p in self.peers_:
             self.join_zone(p)
+        return True
 
-    cdef void join_zone(self, Peer p):
-        cdef ZoneHead* z = self.zone
-        cdef PeerState* s
-        cdef PeerState* found = NULL
+    cdef void join_zone(self, Peer p) noexcept:
+        cdef int slot
         cdef uint64_t key
-        cdef uint32_t i, slot = 0
-        if p.zone != NULL:
+        if p.zone_head != NULL:
             return
-        key = p.zone_key()
-        lock_zone(z)
-        for i in range(z.n_slots):
-            s = zone_states(z) + i
-            if s.key == key and not ledger(z, self.worker, i)[0]:
-                found = s
-                slot = i
-                break
-            if s.key == 0 and found == NULL:
-                found = s
-                slot = i
-        if found != NULL:
-            if found.key == 0:
-                found[0] = p.own
-                found.key = key
-                found.refs = 0
-            else:
-                found.conns += p.own.conns
-            found.refs += 1
-            ledger(z, self.worker, slot)[0] = KNOWS | p.own.conns
-            p.zone = z
-            p.zone_slot = slot
-            p.worker = self.worker
-            p.core.state = found
-        pthread_mutex_unlock(&z.mutex)
+        key = p.zone_key(self.name)
+        if not lock_peers(self.zone_head):
+            return
+        slot = take_slot(self.zone_head, self.row, key, &p.own)
+        unlock_peers(self.zone_head)
+        if slot >= 0:
+            p.zone = self.zone
+            p.zone_head = self.zone_head
+            p.zone_slot = <uint32_t>slot
+            p.row = self.row
+            p.core.state = slot_state(self.zone_head, p.zone_slot)
 
 
 # --- tables ---
@@ -820,9 +704,9 @@ cdef Peer pick(Upstream u, Tried* t, const char* key, uint32_t n, uint64_t now_m
         return None
     c.state.conns += 1
     c.state.picks += 1
-    if u.zone != NULL:
-        if c.state != &(<Peer>c.owner).own:
-            ledger(u.zone, u.worker, (<Peer>c.owner).zone_slot)[0] += 1
+    if u.zone_head != NULL:
+        if (<Peer>c.owner).zone_head != NULL:
+            ledger(u.zone_head, u.row, (<Peer>c.owner).zone_slot)[0] += 1
         unlock(u)
     return <Peer>c.owner
 
@@ -833,8 +717,8 @@ cdef void on_released(Upstream u, Peer p, Tried* t, Outcome outcome, uint64_t no
     lock(u)
     if s.conns:
         s.conns -= 1
-        if p.zone != NULL:
-            ledger(p.zone, p.worker, p.zone_slot)[0] -= 1
+        if p.zone_head != NULL and ledger(p.zone_head, p.row, p.zone_slot)[0] > 1:
+            ledger(p.zone_head, p.row, p.zone_slot)[0] -= 1
     if outcome == PEER_FAILED:
         s.failures += 1
     if u.primary.is_single:
