@@ -54,7 +54,7 @@ def read_location(args: list[Token], block: Block) -> LocationKey:
         )
     if key.modifier == "@":
         raise ConfError(place, f'named location "{name}" can be on the server level only')
-    if not key.is_regex and not outer.is_regex and not name.startswith(outer.pattern):
+    if not key.is_regex and not name.startswith(outer.pattern):
         raise ConfError(place, f'location "{name}" is outside location "{outer.pattern}"')
     return key
 
@@ -73,16 +73,16 @@ def _location_key(args: list[Token]) -> LocationKey:
 
 
 def check_locations(block: Block) -> None:
-    """No location may stand twice in one server or location."""
+    """No exact or prefix location may stand twice in one server or location."""
     seen = set()
     for inner in block.find("location"):
         key = inner.value
-        if key.is_regex:
+        if key.is_regex or key.modifier == "@":  # the first one is found, says nginx
             continue
-        kind = key.modifier if key.modifier in ("=", "@") else ""
-        if (kind, key.pattern) in seen:
+        kind = (key.modifier == "=", key.pattern)
+        if kind in seen:
             raise ConfError(inner.args[-1], f'duplicate location "{key.pattern}"')
-        seen.add((kind, key.pattern))
+        seen.add(kind)
 
 
 def check_events(root: Block) -> None:

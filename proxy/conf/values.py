@@ -33,7 +33,7 @@ TIME_UNITS = (
 )
 TIME_STEP = {unit: (step, scale) for step, (unit, scale) in enumerate(TIME_UNITS)}
 TIME_PART = re.compile(r"([0-9]+)(ms|[yMwdhms])? *")
-RATE = re.compile(r"([0-9]{1,15})r/([sm])")
+RATE = re.compile(r"([0-9]{1,15})(?:r/([sm]))?")
 PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%")
 
 
@@ -100,7 +100,7 @@ def read_flag(text: str) -> bool | None:
 
 
 def read_rate(text: str) -> int | None:
-    """Thousandths of a request per second from `10r/s` or `30r/m`; zero is no rate."""
+    """Thousandths of a request per second from `10r/s`, `30r/m` or `10`; zero is no rate."""
     match = RATE.fullmatch(text)
     if match is None or not (number := int(match[1])):
         return None
@@ -142,8 +142,8 @@ class AddressError(ValueError):
 def read_address(text: str, port: int = 80, *, is_listen: bool = False) -> Endpoint:
     """`host`, `host:port`, `[::1]:port`, `unix:/path`; with `is_listen` also `port` and `*:port`.
 
-    `port` is what stands for a missing one. Raises AddressError, worded for
-    `MESSAGE in "TEXT" of the "x" directive`.
+    `port` is what stands for a missing one. Raises AddressError, worded as nginx begins its
+    `… in upstream "TEXT"` and `… in "TEXT" of the "listen" directive`.
     """
     if text[:5].lower() == "unix:":
         path = text[5:]
@@ -342,7 +342,8 @@ class Address(Value):
         try:
             return read_address(token, self.port, is_listen=self.is_listen)
         except AddressError as error:
-            raise ConfError(token, f'{error} in "{token}" of the "{name}" directive') from None
+            place = f'"{token}" of the "{name}" directive' if self.is_listen else f'upstream "{token}"'
+            raise ConfError(token, f"{error} in {place}") from None
 
 
 class Rest(Value):
