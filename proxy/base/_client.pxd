@@ -52,7 +52,7 @@ cdef inline bint is_unix(const Address* a) noexcept nogil:
 
 cdef inline Str address_text(const Address* a) noexcept nogil:
     cdef Str s
-    s.p = a.text
+    s.p = <const char*>a.text
     s.n = a.text_n
     return s
 
