@@ -28,6 +28,7 @@ cdef class Pattern:
     cdef readonly bint is_caseless
     cdef readonly uint32_t n_groups    # capture groups, group 0 not counted
     cdef readonly tuple names          # ((name, group number), …) by number
+    cdef public object owner           # free for the plan: who sets variables from the names
 
 
 # Number of groups written (group 0 included, at most `most`; 1 when most is 0), 0: no

@@ -86,7 +86,7 @@ cdef class Pattern:
         cdef int code = 0
         cdef size_t at = 0
         cdef uint8_t[128] message
-        self.source = pattern.encode() if isinstance(pattern, str) else bytes(pattern)
+        self.source = to_source(pattern) if isinstance(pattern, str) else bytes(pattern)
         self.is_caseless = caseless
         self.code = <void*>pcre2_compile(
             <const uint8_t*><const char*>self.source, len(self.source),
@@ -120,7 +120,7 @@ cdef class Pattern:
         Raises OverflowError when the match ran into a limit.
         """
         cdef Captures c
-        cdef bytes s = subject.encode() if isinstance(subject, str) else bytes(subject)
+        cdef bytes s = to_source(subject) if isinstance(subject, str) else bytes(subject)
         c.n = 0
         cdef int rc = match_into(self, <const char*>s, <uint32_t>len(s), &c)
         if rc < 0:
@@ -128,6 +128,11 @@ cdef class Pattern:
         if rc == 0:
             return None
         return [s[c.off[2 * i]:c.off[2 * i + 1]] for i in range(c.n)]
+
+
+cdef bytes to_source(str pattern):
+    # conf words carry bytes that are no UTF-8 as surrogates
+    return pattern.encode("utf-8", "surrogateescape")
 
 
 cdef str shown(bytes pattern):
@@ -143,7 +148,6 @@ cdef str compile_error(str message, bytes pattern, size_t at):
 cdef tuple read_names(pcre2_code* code):
     cdef uint32_t count = 0
     cdef uint32_t size = 0
-    cdef uint32_t i
     cdef const uint8_t* entry = NULL
     pcre2_pattern_info(code, PCRE2_INFO_NAMECOUNT, &count)
     if count == 0:
@@ -151,7 +155,7 @@ cdef tuple read_names(pcre2_code* code):
     pcre2_pattern_info(code, PCRE2_INFO_NAMEENTRYSIZE, &size)
     pcre2_pattern_info(code, PCRE2_INFO_NAMETABLE, &entry)
     names = []
-    for i in range(count):
+    for _ in range(count):
         # an entry: the number in two bytes, most significant first, then the name
         names.append(((<const char*>entry + 2).decode(), (entry[0] << 8) | entry[1]))
         entry += size

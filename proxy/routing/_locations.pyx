@@ -44,18 +44,33 @@ cdef class Tree:
         return self.prefixes.get(tree.name) is None and self.prefixes.add(tree.name, tree)
 
     @cython.wraparound(True)
-    def add_slash(self, Tree tree not None):
-        """Let the URI that lacks only the final "/" of tree.name be redirected to it."""
-        self.slashes.add(tree.name[:-1], tree)
+    def add_slash(self, Tree tree not None, bint is_first=False):
+        """Let the URI that lacks only the final "/" of tree.name be redirected to it.
+
+        `is_first` puts it before another location of the same name.
+        """
+        if is_first or self.slashes.get(tree.name[:-1]) is None:
+            self.slashes.add(tree.name[:-1], tree)
 
     def add_pattern(self, Pattern pattern not None, Tree tree not None):
         """`location ~ pattern`, after all that were added before."""
         self.patterns.append(pattern)
         self.pattern_trees.append(tree)
 
+    @property
+    def inner(self):
+        """The Trees of the locations directly in here, named ones included."""
+        found = self.exact.values() + self.prefixes.values() + list(self.named.values())
+        return found + self.pattern_trees
+
+    @property
+    def own_patterns(self):
+        """The Patterns of this level, for whoever defines variables of their named groups."""
+        return list(self.patterns)
+
     def add_named(self, Tree tree not None):
         """`location @name`. False: there is one already."""
-        return self.named.setdefault(tree.name.decode(), tree) is tree
+        return self.named.setdefault(tree.name.decode("utf-8", "surrogateescape"), tree) is tree
 
     def find(self, bytes uri not None):
         """(settings, is it a redirect, groups of the regex that matched or None)."""

@@ -125,7 +125,7 @@ cdef class Names:
         False when another server has it (nginx: "conflicting server name", a warning).
         Raises ValueError for what is no name.
         """
-        cdef bytes key = name.encode().lower()
+        cdef bytes key = name.encode("utf-8", "surrogateescape").lower()
         if key.count(b"*") > 1 or b".." in key or b"\0" in key:
             raise ValueError(f'invalid server name or wildcard "{name}"')
         if len(key) > 1 and key[:1] == b".":
@@ -145,6 +145,11 @@ cdef class Names:
         """Let hosts that match lead to `server`, after all patterns added before."""
         self.patterns.append(pattern)
         self.pattern_servers.append(server)
+
+    @property
+    def all_patterns(self):
+        """The Patterns in here, for whoever defines variables of their named groups."""
+        return list(self.patterns)
 
     def find(self, bytes host not None):
         """(server, groups of the regex that matched or None) for a host in its one form."""

@@ -353,6 +353,12 @@ cdef class Radix:
         )
         return [<object>values[i] for i in range(count)]
 
+    def values(self):
+        """All values, in no order."""
+        return [
+            <object>self.nodes[i].value for i in range(self.used) if self.nodes[i].value != NULL
+        ]
+
     @property
     def n_nodes(self):
         """Nodes of the arena in use or freed: what a leak would let grow."""
