@@ -1,67 +1,16 @@
 # cython: language_level=3
-"""Field names to numbers: one multiplication, one table look-up, one comparison.
+"""The table of field names that compiled code knows, filled once at import."""
 
-The table is filled once at import. Its three factors were found by trial so that no
-two names share a slot; `check_names` says so again, and a test calls it.
-"""
-
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memcpy, memset
 
 from proxy.base.head cimport *
-from proxy.base.span cimport Str, text
 
-cdef uint8_t slots[256]
-cdef const char* names[64]
-cdef uint8_t lengths[64]
-cdef uint8_t traits[64]
-name_traits = traits
-
-
-cdef inline uint8_t slot_of(const char* p, uint32_t n) noexcept nogil:
-    return <uint8_t>(n * 66 + (p[0] | 0x20) * 83 + (p[n - 1] | 0x20) * 125)
-
-
-cdef inline bint is_same_name(const char* a, const char* b, uint32_t n) noexcept nogil:
-    # Among token characters |0x20 joins the two cases of a letter and nothing else
-    # that occurs in a known name, so eight bytes are compared at once.
-    cdef uint64_t x, y
-    cdef uint64_t fold = 0x2020202020202020
-    cdef uint32_t i = 0
-    if n < 8:
-        while i < n:
-            if (a[i] | 0x20) != (b[i] | 0x20):
-                return False
-            i += 1
-        return True
-    while True:
-        memcpy(&x, a + i, 8)
-        memcpy(&y, b + i, 8)
-        if (x ^ y) & ~fold:
-            return False
-        if i + 8 == n:
-            # the bits that were masked out differ only between the cases of letters
-            return True
-        i += 8
-        if i + 8 > n:
-            i = n - 8
-
-
-cdef uint8_t find_name(const char* p, uint32_t n) noexcept nogil:
-    cdef uint8_t id
-    if n == 0 or n > 32:
-        return F_OTHER
-    id = slots[slot_of(p, n)]
-    if id != F_OTHER and lengths[id] == n and is_same_name(p, names[id], n):
-        return id
-    return F_OTHER
-
-
-cdef Str name_text(uint8_t id) noexcept nogil:
-    if id >= 64 or lengths[id] == 0:
-        return text(b"", 0)
-    return text(names[id], lengths[id])
-
+cdef Known slots[256]
+cdef Known* by_id[64]
+cdef Known nobody
+known_names = slots
+names_by_id = by_id
 
 cdef list NAMES = [
     # name, id, traits
@@ -126,9 +75,9 @@ cdef list NAMES = [
 
 
 def check_names() -> None:
-    """Raise ValueError when two names share a slot of the table."""
-    for name, id, _ in NAMES:
-        if slots[slot_of(name, <uint32_t>len(name))] != <uint8_t>id:
+    """Raise ValueError when a name was lost because two share a slot of the table."""
+    for name, number, _ in NAMES:
+        if find_name(name, <uint32_t>len(name)) != <uint8_t>number:
             raise ValueError(f"{name} shares its slot")
 
 
@@ -139,13 +88,19 @@ def field_id(name: bytes) -> int:
 
 cdef fill():
     cdef bytes name
-    cdef uint8_t id
+    cdef Known* known
+    cdef int i
+    memset(slots, 0, sizeof(slots))
+    memset(&nobody, 0, sizeof(nobody))
+    for i in range(64):
+        by_id[i] = &nobody
     for name, number, trait in NAMES:
-        id = number
-        slots[slot_of(name, <uint32_t>len(name))] = id
-        names[id] = name  # NAMES keeps the bytes alive
-        lengths[id] = <uint8_t>len(name)
-        traits[id] = trait
+        known = &slots[slot_of(name, <uint32_t>len(name))]
+        known.n = <uint8_t>len(name)
+        known.id = <uint8_t>number
+        known.traits = <uint8_t>trait
+        memcpy(known.name, <const char*>name, len(name))
+        by_id[known.id] = known
 
 
 fill()

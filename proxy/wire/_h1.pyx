@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp
 
 from proxy.base.head cimport *
-from proxy.base.span cimport Str, is_same_word
+from proxy.base.span cimport is_same_word
 from proxy.base.verdict cimport *
 from proxy.wire._fields cimport *
 from proxy.wire._scan cimport *
@@ -53,6 +53,9 @@ cdef bint is_valid_host(const char* p, uint32_t n) noexcept nogil:
         i += 1
     else:
         while i < n and p[i] != b":":
+            if class_of(p[i]) & IS_PLAIN:
+                i += 1
+                continue
             if not class_of(p[i]) & IS_HOST:
                 return False
             if p[i] == b".":
@@ -298,6 +301,13 @@ cdef int read_request_line(
             if rc < 0:
                 return rc
             q += 1
+            if e - q >= 10 and memcmp(q, b"HTTP/1.1\r\n", 10) == 0:
+                h.version = 11
+                h.line_off = h.at
+                h.line_n = <uint32_t>(q - p) + 8
+                h.at += h.line_n + 2
+                h.has_start_line = 1
+                return 1
             rc = read_version(q, e, &h.version)
             if rc < 0:
                 return rc
@@ -375,6 +385,9 @@ cdef int read_status_line(
 cdef int read_connection(Head* h, const char* p, uint32_t n) noexcept nogil:
     """Note the options of one Connection field (RFC 9110 §7.6.1)."""
     cdef uint32_t i = 0, at, size
+    if n == 10 and is_folded(p, b"keep-alive", 10):
+        h.flags |= SAW_KEEP_ALIVE
+        return 0
     while i < n:
         while i < n and (p[i] == b"," or p[i] == b" " or p[i] == b"\t"):
             i += 1
@@ -384,11 +397,11 @@ cdef int read_connection(Head* h, const char* p, uint32_t n) noexcept nogil:
         size = i - at
         while size and (p[at + size - 1] == b" " or p[at + size - 1] == b"\t"):
             size -= 1
-        if size == 5 and is_same_word(p + at, b"close", 5):
+        if size == 5 and is_folded(p + at, b"close", 5):
             h.flags |= H_CONNECTION_CLOSE
-        elif size == 10 and is_same_word(p + at, b"keep-alive", 10):
+        elif size == 10 and is_folded(p + at, b"keep-alive", 10):
             h.flags |= SAW_KEEP_ALIVE
-        elif size == 7 and is_same_word(p + at, b"upgrade", 7):
+        elif size == 7 and is_folded(p + at, b"upgrade", 7):
             h.flags |= SAW_UPGRADE_TOKEN
         elif size:
             h.flags |= SAW_NAMED
@@ -404,7 +417,7 @@ cdef bint has_token(const char* p, uint32_t n, const char* word, uint32_t word_n
         at = i
         while i < n and class_of(p[i]) & IS_NAME:
             i += 1
-        if i - at == word_n and is_same_word(p + at, word, word_n):
+        if i - at == word_n and is_folded(p + at, word, word_n):
             return True
         while i < n and p[i] != b",":
             i += 1
@@ -432,7 +445,7 @@ cdef int note_field(Head* h, const char* buf, Field* f, Side side) noexcept nogi
     if f.id == F_HOST:
         if side == OF_RESPONSE:
             return 0
-        if h.flags & H_HAS_HOST or not is_valid_host(p, n):
+        if not is_valid_host(p, n):
             return BAD_REQUEST
         h.flags |= H_HAS_HOST
         if not h.flags & H_ABSOLUTE:
@@ -446,12 +459,12 @@ cdef int note_field(Head* h, const char* buf, Field* f, Side side) noexcept nogi
         # a repeated one, one beside a length, and one in HTTP/1.0 (RFC 9112 §6.1)
         if h.version < 11 or h.flags & H_CHUNKED or h.content_length != -1:
             return BAD_REQUEST
-        if n != 7 or not is_same_word(p, b"chunked", 7):
+        if n != 7 or not is_folded(p, b"chunked", 7):
             return NOT_IMPLEMENTED
         h.flags |= H_CHUNKED
     elif f.id == F_EXPECT:
         if side == OF_REQUEST and h.version == 11 and n == 12:
-            if is_same_word(p, b"100-continue", 12):
+            if is_folded(p, b"100-continue", 12):
                 h.flags |= H_EXPECT_CONTINUE
     elif f.id == F_UPGRADE:
         # h2c is between two neighbours and never carried on (RFC 9113 §3.1)
@@ -489,7 +502,7 @@ cdef int mark_named(Head* h, Side side) noexcept nogil:
             count += 1
             if count > MAX_NAMED:
                 return BAD_REQUEST
-            trait = name_traits[find_name(p + at, k - at)]
+            trait = traits_of(find_name(p + at, k - at))
             if trait & IS_PROTECTED:
                 if side == OF_REQUEST:
                     return BAD_REQUEST
@@ -499,6 +512,12 @@ cdef int mark_named(Head* h, Side side) noexcept nogil:
                         h.base + h.fields[j].name, p + at, k - at):
                     h.fields[j].flags |= F_IS_HOP
     return 0
+
+
+cdef inline bint is_repeated(const Head* h, const Field* f) noexcept nogil:
+    if f.id == F_HOST:
+        return h.flags & H_HAS_HOST
+    return find_field(h, f.id) != NULL
 
 
 cdef int read_fields(
@@ -511,7 +530,8 @@ cdef int read_fields(
     cdef const char* q
     cdef const char* e
     cdef const char* v
-    cdef uint8_t kind, seen, id, trait
+    cdef uint8_t kind, seen
+    cdef const Known* known
     cdef Field* f
     cdef int rc
     if lim.max_fields and lim.max_fields < room:
@@ -525,14 +545,16 @@ cdef int read_fields(
         p = q = buf + at
         e = buf + end
         seen = 0
-        while q < e:
-            kind = class_of(q[0]) & IS_NAME
-            if kind == 0:
+        q += plain_name(p, e)
+        if q == p:
+            while q < e:
+                kind = class_of(q[0]) & IS_NAME
+                if kind == 0:
+                    break
+                seen |= kind
+                q += 1
+            if q >= e:
                 break
-            seen |= kind
-            q += 1
-        if q >= e:
-            break
         if q[0] != b":" or q == p:
             if q != p or (q[0] != b"\r" and q[0] != b"\n"):
                 return BAD_REQUEST
@@ -563,23 +585,23 @@ cdef int read_fields(
             continue
         if h.n_fields >= room:
             return TOO_MANY_FIELDS
-        while q > v and (q[-1] == b" " or q[-1] == b"\t"):
+        while q > v and ((q - 1)[0] == b" " or (q - 1)[0] == b"\t"):
             q -= 1
-        id = find_name(p, end)
+        known = find_known(p, end)
         f = &h.fields[h.n_fields]
         f.name = <uint32_t>(p - buf)
         f.name_n = <uint16_t>end
         f.value = <uint32_t>(v - buf)
         f.value_n = <uint32_t>(q - v)
-        f.id = id
+        f.id = F_OTHER
         f.flags = 0
-        if id != F_OTHER:
-            trait = name_traits[id]
-            if trait & IS_HOP:
+        if known != NULL:
+            f.id = known.id
+            if known.traits & IS_HOP:
                 f.flags = F_IS_HOP
-            if side == OF_REQUEST and trait & IS_SINGLE and find_field(h, id) != NULL:
+            if side == OF_REQUEST and known.traits & IS_SINGLE and is_repeated(h, f):
                 return BAD_REQUEST
-            if id <= F_TRAILER and side != OF_TRAILER:
+            if f.id <= F_TRAILER and side != OF_TRAILER:
                 rc = note_field(h, buf, f, side)
                 if rc < 0:
                     return rc
@@ -659,7 +681,7 @@ cdef int read_trailers(Head* h, const char* buf, uint32_t n) noexcept nogil:
     if read_fields(h, buf, n, &lim, OF_TRAILER) <= 0:
         return BAD_CHUNK
     for i in range(h.n_fields):
-        if name_traits[h.fields[i].id] & IS_NO_TRAILER or h.fields[i].flags & F_IS_HOP:
+        if traits_of(h.fields[i].id) & IS_NO_TRAILER or h.fields[i].flags & F_IS_HOP:
             continue
         h.fields[kept] = h.fields[i]
         kept += 1
