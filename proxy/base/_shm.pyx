@@ -159,6 +159,12 @@ cdef class Zone:
                 return word
         return "other"
 
+    @staticmethod
+    def cut_label(label: str) -> str:
+        """What of a label is kept: compare with `label` by this."""
+        return label.encode("utf-8", "surrogateescape")[:LABEL_MAX].decode(
+            "utf-8", "surrogateescape")
+
     def is_for(self, name: str, size: int, kind: str) -> bool:
         """May a reload that declares this zone keep what stands in here?"""
         return self.name == name and self.size == size and self.kind == kind

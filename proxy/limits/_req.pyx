@@ -34,7 +34,6 @@ cdef extern from *:
     const int64_t EXCESS_MAX
 
 
-
 cdef inline uint32_t leaked(uint32_t rate, Cell* cell, uint64_t now_ms,
                             bint* is_later) noexcept nogil:
     """The excess with one more request in it.
