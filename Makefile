@@ -28,24 +28,24 @@ build: .stamp-needs-run .stamp-release ## compile, in place, for speed
 
 build-debug: .stamp-needs-run .stamp-debug ## compile, in place, with the checks that tests run with
 
-test: .stamp-needs-test .stamp-venv-test .stamp-debug ## everything that must hold
+test: .stamp-needs-test .venv/.has-test .stamp-debug ## everything that must hold
 	$(BIN)/python -m pytest $(TESTS)
 
-bench: .stamp-needs-bench .stamp-venv-bench build ## CPU and memory beside nginx, HAProxy and Envoy
+bench: .stamp-needs-bench .venv/.has-bench build ## CPU and memory beside nginx, HAProxy and Envoy
 	$(BIN)/python bench/run.py
 
-bench-quick: .stamp-needs-bench .stamp-venv-bench build ## the same in a minute, less exact
+bench-quick: .stamp-needs-bench .venv/.has-bench build ## the same in a minute, less exact
 	$(BIN)/python bench/run.py --quick
 
-fuzz: .stamp-needs-test .stamp-venv-test .stamp-debug ## the codecs against their oracles, FUZZ_SECONDS each
+fuzz: .stamp-needs-test .venv/.has-test .stamp-debug ## the codecs against their oracles, FUZZ_SECONDS each
 	HEADRACE_FUZZ_S=$${FUZZ_SECONDS:-60} $(BIN)/python -m pytest tests -k fuzz
 
-lint: .stamp-venv-test ## style and types
+lint: .venv/.has-test ## style and types
 	$(BIN)/ruff check proxy tests bench conf setup.py
 	$(BIN)/mypy
-	$(BIN)/cython-lint proxy
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/cython-lint proxy
 
-docs: .stamp-venv build ## write conf/DIRECTIVES.md from the declarations
+docs: .venv/.has-build build ## write conf/DIRECTIVES.md from the declarations
 	$(BIN)/python -m proxy.conf.reference > conf/DIRECTIVES.md.new
 	mv conf/DIRECTIVES.md.new conf/DIRECTIVES.md
 
@@ -70,24 +70,24 @@ clean: ## remove what was built; .venv stays
 $(BIN)/python: | .stamp-needs-run
 	$(PYTHON) -m venv .venv
 
-.stamp-venv: pyproject.toml | $(BIN)/python
+.venv/.has-build: pyproject.toml | $(BIN)/python
 	$(PIP) install $$($(BIN)/python .ci/requirements.py build)
 	@touch $@
 
-.stamp-venv-test: pyproject.toml .stamp-venv
+.venv/.has-test: pyproject.toml .venv/.has-build
 	$(PIP) install $$($(BIN)/python .ci/requirements.py test)
 	@touch $@
 
-.stamp-venv-bench: pyproject.toml .stamp-venv
+.venv/.has-bench: pyproject.toml .venv/.has-build
 	$(PIP) install $$($(BIN)/python .ci/requirements.py bench)
 	@touch $@
 
 # One build stands in the tree at a time: changing between the two compiles everything again.
-.stamp-release: $(SOURCES) | .stamp-venv
+.stamp-release: $(SOURCES) | .venv/.has-build
 	$(BIN)/python setup.py -q build_ext --inplace -j $(JOBS) $(if $(wildcard .stamp-debug),--force)
 	@rm -f .stamp-debug && touch $@
 
-.stamp-debug: $(SOURCES) | .stamp-venv
+.stamp-debug: $(SOURCES) | .venv/.has-build
 	HEADRACE_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace -j $(JOBS) \
 		$(if $(wildcard .stamp-debug),,--force)
 	@rm -f .stamp-release && touch $@
