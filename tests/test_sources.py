@@ -71,7 +71,10 @@ def test_nothing_names_this_machine() -> None:
         for path in sources(folder, ".py", ".pyx", ".pxd", ".pxi", ".conf", ".md", ".json"):
             if path == Path(__file__):
                 continue
-            for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
-                if any(mark in line for mark in marks):
-                    found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}")
+            lines = enumerate(path.read_text(errors="replace").splitlines(), 1)
+            found += [
+                f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}"
+                for number, line in lines
+                if any(mark in line for mark in marks)
+            ]
     assert not found, "\n".join(found)
