@@ -8,10 +8,10 @@ import zlib
 from collections import Counter
 
 import pytest
+
 from proxy.base._shm import Zone
 from proxy.upstream._balance import FAILED, METHODS, NEXT, OK, Attempts, Peer, Upstream, spin
 from proxy.upstream._shared import forget_process, lay_out
-
 from proxy.upstream.servers import pack_ip, pack_unix
 
 
