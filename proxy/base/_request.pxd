@@ -62,6 +62,11 @@ cdef class Stream:
     cdef bint is_blocked(self) noexcept
 
 
+cdef class Source:
+    """Makes the body of an answer, as much at a time as the stream takes."""
+    cdef int feed(self, Request r) noexcept     # BLOCKED, DONE, or a fault
+
+
 cdef class Conductor:
     """Who drives requests; rooms that parked one call resume."""
     cdef void resume(self, Request r, int verdict) noexcept
@@ -209,11 +214,15 @@ cdef class Request:
     cdef int64_t last_modified         # seconds, -1 none
     cdef uint8_t out_kind              # BodyKind that goes to the client
     cdef uint8_t is_header_only        # HEAD, 204, 304
-    cdef uint8_t has_trailers
+    cdef OutField* trailers            # sent after a chunked body
+    cdef uint16_t n_trailers
     cdef int64_t sent_body             # $body_bytes_sent
     cdef int64_t sent_head
     cdef int64_t received_head         # $request_length is this + body as received
-    cdef object source                 # what feeds the body when the stream can take more
+    cdef Str text                      # the whole body of an answer of ours, when it is short
+    cdef Source source                 # what feeds the body when the stream can take more
+    cdef object waiting                # bodies.Spool: read from the upstream, not yet taken
+    cdef uint8_t is_answer_read        # the upstream's answer came whole
     # upstream
     cdef object call                   # the upstream connection that serves it
     cdef object upstream               # Upstream chosen

@@ -33,6 +33,11 @@ cdef class Stream:
         return False
 
 
+cdef class Source:
+    cdef int feed(self, Request r) noexcept:
+        return -1
+
+
 cdef class Conductor:
     cdef void resume(self, Request r, int verdict) noexcept:
         pass
@@ -96,7 +101,11 @@ cdef class Request:
         self.n_out = self.cap_out = 0
         self.content_type.n = 0
         self.length = self.last_modified = -1
-        self.out_kind = self.is_header_only = self.has_trailers = 0
+        self.out_kind = self.is_header_only = 0
+        self.trailers = NULL
+        self.text.n = 0
+        self.is_answer_read = 0
+        self.n_trailers = 0
         self.sent_body = self.sent_head = self.received_head = 0
         self.attempts = NULL
         self.n_attempts = self.cap_attempts = 0
@@ -117,6 +126,7 @@ cdef class Request:
         self.client = None
         self.body = None
         self.source = None
+        self.waiting = None
         self.call = None
         self.upstream = None
         self.waiter = None

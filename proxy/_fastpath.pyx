@@ -1,0 +1,75 @@
+# The conductor: the eight stages, the loop that drives them, the two thin protocol classes.
+#
+# Order, not knowledge: what a stage needs to know lives in its room. A stage returns one
+# verdict and `drive` acts on it; no stage calls another. Nothing here imports Python policy.
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from cython cimport final
+from libc.errno cimport EAGAIN, EINPROGRESS, errno
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memchr, memcpy, memmove, memset
+
+from proxy.base._arena cimport copy, take
+from proxy.base._client cimport Client
+from proxy.base._clock cimport clock, tick
+from proxy.base._request cimport *
+from proxy.base.head cimport *
+from proxy.base.span cimport Str, of_bytes, text, to_bytes
+from proxy.base.verdict cimport *
+from proxy.bodies._spool cimport Spool, new_spool
+from proxy.content._errors cimport error_page
+from proxy.engine._link cimport Link
+from proxy.engine._wheel cimport Wheel, set_deadline
+from proxy.routing._locations cimport AT_REDIRECT, Tree, find_location
+from proxy.routing._names cimport Names, find_server, read_host
+from proxy.routing._uri cimport Uri, read_uri
+from proxy.upstream._balance cimport (
+    PEER_FAILED, PEER_NEXT, PEER_OK, Peer, Tried, Upstream, on_released, pick, refund_try, start_tries,
+)
+from proxy.upstream._settings cimport ProxySettings, shape_answer, write_request_head
+from proxy.upstream.next_upstream cimport NEXT_403, NEXT_404, condition_of, may_retry
+from proxy.variables._variables cimport Template, evaluate
+from proxy.wire._chunked cimport (
+    CHUNK_END, CHUNK_PIECE, Chunked, begin_chunked, chunk_prefix, read_chunked,
+)
+from proxy.wire._h1 cimport (
+    Limits, begin_head, body_kind, read_request_head, read_response_head,
+)
+from proxy.wire._h1answer cimport frame_answer, write_answer_head, write_trailers
+
+from socket import (
+    AF_UNIX, IPPROTO_TCP, SO_ERROR, SO_KEEPALIVE, SO_REUSEADDR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM,
+    SOL_SOCKET, TCP_NODELAY, socket as new_socket,
+)
+
+from proxy.faults import TABLE as FAULTS
+
+cdef extern from "<sys/socket.h>" nogil:
+    struct sockaddr:
+        pass
+    int connect(int, const sockaddr*, unsigned int)
+
+SOL_SOCKET_PY = SOL_SOCKET
+
+cdef enum:
+    READ_BYTES = 256 * 1024       # the shared read buffer
+    OUT_BYTES = 128 * 1024        # heads and small pieces on their way out
+    SMALL_BYTES = 4096            # copied behind a head rather than written beside it
+    TRAILER_BYTES = 16 * 1024
+    MAX_POOLED = 1024             # requests kept for reuse
+
+cdef int statuses[128]
+for _number, _fault in FAULTS.items():
+    statuses[-_number] = _fault.status
+
+
+cdef inline int status_of(int fault) noexcept:
+    return statuses[-fault] if -128 < fault < 0 and statuses[-fault] else 500
+
+
+include "_fastpath/client.pxi"
+include "_fastpath/upstream.pxi"
+include "_fastpath/stages.pxi"
+include "_fastpath/worker.pxi"

@@ -1,0 +1,558 @@
+# The client's side over HTTP/1.1: one connection, one request at a time on it.
+#
+# What a read brings is fed in a loop: head, body, the next head. Bytes that nobody can
+# take yet are held in the connection's own memory, and reading pauses.
+
+cdef enum ClientState:
+    C_IDLE = 0            # waits for the first or the rest of a head
+    C_BUSY = 1            # a request is under way; its body may still be coming
+    C_DISCARD = 2         # answered; the rest of the body is read and dropped
+    C_LINGER = 3          # closing: FIN was sent, what still comes is dropped
+    C_TUNNEL = 4          # upgraded: opaque bytes
+
+
+@final
+cdef class Listener:
+    """One listen address as the workers see it."""
+    cdef public object key            # as process/ names it
+    cdef public Names names
+    cdef public Server default_server
+    cdef public bint is_tls
+    cdef public bint is_proxied       # proxy_protocol: a PROXY header comes first
+    cdef public object tls            # ssl.SSLContext, or None
+    cdef public object factory
+
+
+@final
+cdef class H1Stream(Stream):
+    """The Stream of a ClientH1; lives and is pooled together with its Request."""
+    cdef ClientH1 conn
+    cdef Request r
+
+    cdef int send_head(self, Request r) noexcept:
+        cdef ClientH1 c = self.conn
+        cdef Worker w = c.w
+        cdef int n
+        frame_answer(r, r.head.version)
+        w.own_out(self)
+        n = write_answer_head(r, w.out + w.out_n, OUT_BYTES - w.out_n)
+        if n < 0:
+            return n
+        w.out_n += <size_t>n
+        r.sent_head = n
+        r.is_head_sent = True
+        return 0
+
+    cdef int send_interim(self, Request r, int status) noexcept:
+        """100 Continue, 103 with the fields in r.answer."""
+        cdef Worker w = self.conn.w
+        if r.head.version < 11:
+            return 0
+        w.own_out(self)
+        if status == 100:
+            memcpy(w.out + w.out_n, b"HTTP/1.1 100 Continue\r\n\r\n", 25)
+            w.out_n += 25
+            return self.flush(r)
+        return 0
+
+    cdef int send_body(self, Request r, const char* p, size_t n) noexcept:
+        cdef Worker w = self.conn.w
+        cdef int size
+        if n == 0 or r.is_header_only:
+            return 0
+        r.sent_body += <int64_t>n
+        w.own_out(self)
+        if r.out_kind != BODY_CHUNKED:
+            if n <= SMALL_BYTES and w.out_n + n <= OUT_BYTES:
+                memcpy(w.out + w.out_n, p, n)
+                w.out_n += n
+                return self.conn.is_blocked
+            return w.write_out(self.conn, p, n)
+        if w.out_n + n + 32 > OUT_BYTES:
+            if w.write_out(self.conn, NULL, 0) < 0:
+                return CLIENT_GONE
+        size = <int>chunk_prefix(w.out + w.out_n, n)
+        w.out_n += <size_t>size
+        if n <= SMALL_BYTES:
+            memcpy(w.out + w.out_n, p, n)
+            w.out_n += n
+        elif w.write_out(self.conn, p, n) < 0:
+            return CLIENT_GONE
+        w.out[w.out_n] = c"\r"
+        w.out[w.out_n + 1] = c"\n"
+        w.out_n += 2
+        w.out_of = self
+        return self.conn.is_blocked
+
+    cdef int send_end(self, Request r) noexcept:
+        cdef Worker w = self.conn.w
+        cdef int n
+        if r.out_kind == BODY_CHUNKED and not r.is_header_only:
+            w.own_out(self)
+            n = write_trailers(r, w.out + w.out_n, OUT_BYTES - w.out_n)
+            if n < 0:
+                return n
+            w.out_n += <size_t>n
+        return 0
+
+    cdef int flush(self, Request r) noexcept:
+        cdef Worker w = self.conn.w
+        if w.out_of is self and w.out_n:
+            return w.write_out(self.conn, NULL, 0)
+        return 0
+
+    cdef void abort(self, Request r) noexcept:
+        """The answer cannot be completed: cut it where the client sees it."""
+        if self.conn is not None:
+            self.conn.w.drop_out(self)
+            r.keep_alive = False
+            r.told_status = r.told_status or 0
+            self.conn.cut()
+
+    cdef void want_body(self, Request r, bint is_wanted) noexcept:
+        if self.conn is None:
+            return
+        if is_wanted:
+            self.conn.unpause()
+        else:
+            self.conn.pause()
+
+    cdef bint is_blocked(self) noexcept:
+        return self.conn.is_blocked
+
+
+@final
+cdef class ClientH1(Link):
+    cdef Worker w
+    cdef Listener listener
+    cdef Client client
+    cdef Request r
+    cdef PyObject* next           # all clients of the worker
+    cdef PyObject* prev
+    cdef uint8_t state
+    cdef uint8_t is_feeding
+    cdef uint8_t was_silent       # cut by a timeout: close without lingering
+    cdef uint8_t is_interim_sent
+    cdef char* held
+    cdef uint32_t held_n
+    cdef uint32_t held_cap
+    cdef int64_t body_left
+    cdef Chunked* chunked
+    cdef uint64_t linger_end_ms
+    cdef UpstreamH1 tunnel
+
+    def __dealloc__(self):
+        free(self.held)
+
+    cdef void on_made(self) noexcept:
+        cdef Worker w = self.w
+        tick()
+        w.n_accepted += 1
+        self.client = Client.__new__(Client)
+        self.client.serial = w.next_serial()
+        self.client.is_tls = not self.is_plain
+        self.client.accepted_ms = clock.now_ms
+        self.client.open(self.fd)
+        if not self.is_plain:
+            self.client.tls = self.transport.get_extra_info("ssl_object")
+        w.add_client(self)
+        set_deadline(w.wheel, self, clock.now_ms + self.listener.default_server.head_timeout_ms)
+
+    # ---------------------------------------------------------------- bytes in
+
+    def buffer_updated(self, Py_ssize_t n):
+        cdef Worker w = self.w
+        tick()
+        self.take(w.buf, <uint32_t>n)
+        w.settle()
+
+    cdef void take(self, char* p, uint32_t n) noexcept:
+        cdef uint32_t used
+        if self.state == C_LINGER:
+            return
+        if self.state == C_TUNNEL:
+            self.to_tunnel(p, n)
+            return
+        if self.held_n:
+            if not self.hold(p, n):
+                self.cut()
+                return
+            self.run_held()
+            return
+        used = self.feed(p, n)
+        if used < n and not self.is_closing and self.state != C_LINGER:
+            if not self.hold(p + used, n - used):
+                self.cut()
+
+    cdef void run_held(self) noexcept:
+        """Feed what was held; what is still not taken stays."""
+        cdef uint32_t used
+        if self.held_n == 0 or self.is_feeding:
+            return
+        used = self.feed(self.held, self.held_n)
+        if used == self.held_n or self.is_closing or self.state == C_LINGER:
+            free(self.held)
+            self.held = NULL
+            self.held_n = self.held_cap = 0
+        elif used:
+            self.held_n -= used
+            memmove(self.held, self.held + used, self.held_n)
+
+    cdef bint hold(self, const char* p, uint32_t n) noexcept:
+        cdef char* grown
+        cdef uint32_t cap
+        if self.held_n + n > self.held_cap:
+            cap = self.held_n + n
+            if self.state == C_IDLE and cap < 1024:
+                cap = 1024
+            grown = <char*>realloc(self.held, cap)
+            if grown == NULL:
+                return False
+            self.held = grown
+            self.held_cap = cap
+        memcpy(self.held + self.held_n, p, n)
+        self.held_n += n
+        return True
+
+    cdef uint32_t feed(self, char* p, uint32_t n) noexcept:
+        """Bytes taken; the rest must be held."""
+        cdef uint32_t used = 0
+        cdef int got
+        self.is_feeding = True
+        while used < n and not self.is_closing:
+            if self.state == C_IDLE:
+                got = self.read_head(p + used, n - used)
+                if got <= 0:
+                    break
+                used += <uint32_t>got
+            elif self.state == C_BUSY and self.r is not None and not self.r.is_body_done:
+                if not self.r.is_body_read:      # nobody asked yet: it stays outside
+                    self.pause()
+                    break
+                got = self.read_body(p + used, n - used)
+                if got <= 0:
+                    break
+                used += <uint32_t>got
+            elif self.state == C_DISCARD:
+                got = self.read_body(p + used, n - used)
+                if got <= 0:
+                    break
+                used += <uint32_t>got
+            elif self.state == C_TUNNEL:
+                self.to_tunnel(p + used, n - used)
+                used = n
+            elif self.state == C_LINGER:
+                used = n
+            else:                                # pipelined: its turn comes later
+                self.pause()
+                break
+        self.is_feeding = False
+        return used
+
+    cdef int read_head(self, char* p, uint32_t n) noexcept:
+        """> 0: bytes of the head, and the request is under way; 0: need more, or refused."""
+        cdef Worker w = self.w
+        cdef Server s = self.listener.default_server
+        cdef Request r
+        cdef Limits lim
+        cdef int size
+        # a head is read again only when a line came whole: dribbling stays cheap
+        if n < s.line_bytes and memchr(p, 10, n) == NULL:
+            if self.node.deadline_ms == 0 or self.client.requests:
+                set_deadline(w.wheel, self, clock.now_ms + s.head_timeout_ms)
+            self.begin_wait()
+            return 0
+        r = self.r
+        if r is None:
+            r = self.begin_request()
+        begin_head(&r.head, w.fields, w.cap_fields)
+        lim.max_line = s.line_bytes
+        lim.max_head = s.head_bytes
+        lim.max_fields = <uint16_t>s.max_fields
+        lim.ignore_invalid = s.ignore_invalid
+        lim.underscores_allowed = s.underscores
+        size = read_request_head(&r.head, p, n, &lim)
+        if size == 0:
+            self.begin_wait()
+            return 0
+        if size < 0:
+            r.head.base = p
+            r.head.size = n
+            self.client.requests += 1
+            self.refuse(r, size)
+            return 0
+        r.head.base = p
+        r.received_head = size
+        self.client.requests += 1
+        self.start(r)
+        return size
+
+    cdef void begin_wait(self) noexcept:
+        """The first bytes of a head came without the rest: its own time limit starts."""
+        if self.r is None:
+            self.begin_request()
+            set_deadline(self.w.wheel, self,
+                         clock.now_ms + self.listener.default_server.head_timeout_ms)
+
+    cdef Request begin_request(self):
+        cdef Request r = self.w.new_request()
+        (<H1Stream>r.stream).conn = self
+        r.client = self.client
+        r.id = self.client.serial
+        self.r = r
+        return r
+
+    cdef void start(self, Request r) noexcept:
+        cdef BodyKind kind = body_kind(&r.head, False)
+        self.state = C_BUSY
+        self.is_interim_sent = False
+        r.method = r.head.method
+        r.body_kind = kind
+        r.is_body_done = kind == BODY_NONE
+        r.keep_alive = r.head.flags & H_KEEP_ALIVE and not self.w.is_quitting
+        if kind == BODY_LENGTH:
+            self.body_left = r.head.content_length
+        elif kind == BODY_CHUNKED:
+            self.chunked = <Chunked*>take(&r.arena, sizeof(Chunked))
+            if self.chunked == NULL:
+                self.cut()
+                return
+            begin_chunked(self.chunked, NULL, TRAILER_BYTES)
+        self.node.deadline_ms = 0
+        self.w.drive(r, GO)
+        if self.r is r and r.location is not None and not r.is_head_kept:
+            if r.keep_head() < 0:
+                self.w.fail(r, NO_MEMORY)
+
+    cdef void refuse(self, Request r, int fault) noexcept:
+        """A head that cannot be understood: answer, then close."""
+        self.state = C_BUSY
+        r.is_body_done = True
+        r.keep_alive = False
+        r.head.version = 11 if r.head.version != 10 else 10
+        if r.head.has_start_line == 0:
+            r.head.n_fields = 0
+            r.head.flags = 0
+        self.w.refuse(r, self.listener.default_server, fault)
+
+    # ---------------------------------------------------------------- the body
+
+    cdef int read_body(self, char* p, uint32_t n) noexcept:
+        """Bytes taken; 0: stop (refused, or not wanted now)."""
+        cdef Request r = self.r
+        cdef uint32_t used = 0
+        cdef uint32_t got
+        cdef Str piece
+        cdef int found
+        if self.is_paused and self.state == C_BUSY:
+            return 0
+        if r is None and self.state != C_DISCARD:
+            return 0
+        if self.chunked == NULL:
+            used = n if <int64_t>n <= self.body_left else <uint32_t>self.body_left
+            self.body_left -= used
+            if self.state == C_BUSY:
+                self.w.on_body(r, p, used)
+            if self.body_left == 0:
+                self.end_body()
+            return <int>used
+        while used < n:
+            found = read_chunked(self.chunked, p + used, n - used, &got, &piece)
+            used += got
+            if found == CHUNK_PIECE:
+                if self.state == C_BUSY and self.r is r:
+                    self.w.on_body(r, piece.p, piece.n)
+                    if self.is_paused:
+                        break
+            elif found == CHUNK_END:
+                self.end_body()
+                break
+            elif found < 0:
+                if self.state == C_BUSY and self.r is r and not r.is_head_sent:
+                    r.is_body_done = True
+                    r.keep_alive = False
+                    self.w.fail(r, BAD_CHUNK)
+                else:
+                    self.cut()
+                break
+            else:
+                break
+            if self.is_closing:
+                break
+        return <int>used
+
+    cdef void end_body(self) noexcept:
+        cdef Request r = self.r
+        self.chunked = NULL
+        if self.state == C_DISCARD:
+            self.go_idle()
+        elif r is not None:
+            r.is_body_done = True
+            self.node.deadline_ms = 0
+            self.w.on_body_end(r)
+
+    cdef void ask_body(self, Request r) noexcept:
+        """Somebody wants the body now: 100 Continue, time limit, and what is held of it."""
+        if r.is_body_read:
+            return
+        r.is_body_read = True
+        if r.head.flags & H_EXPECT_CONTINUE and not self.is_interim_sent and r.body_n == 0:
+            self.is_interim_sent = True
+            if self.held_n == 0:
+                r.stream.send_interim(r, 100)
+        set_deadline(self.w.wheel, self, clock.now_ms + r.location.body_timeout_ms)
+        self.unpause()
+        if self.held_n and not self.is_feeding:
+            self.run_held()
+
+    # ---------------------------------------------------------------- after the answer
+
+    cdef void on_answered(self, Request r) noexcept:
+        """The request was told; go on with the connection."""
+        cdef Location l = r.location
+        cdef bint keep = r.keep_alive and not self.is_closing and not self.w.is_quitting
+        cdef bint is_body_done = r.is_body_done
+        cdef uint32_t keepalive_ms = l.keepalive_timeout_ms if l is not None else 0
+        cdef uint32_t linger_ms = l.lingering_timeout_ms if l is not None else 5000
+        cdef uint8_t lingering = l.lingering_close if l is not None else 1
+        cdef uint32_t linger_time_ms = l.lingering_time_ms if l is not None else 30000
+        self.w.free_request(r)
+        self.r = None
+        if self.is_closing:
+            return
+        if self.is_ended and self.held_n == 0:
+            keep = False
+        if keep and is_body_done:
+            self.go_idle()
+            set_deadline(self.w.wheel, self, clock.now_ms + keepalive_ms)
+            return
+        if keep:
+            self.state = C_DISCARD
+            self.linger_end_ms = clock.now_ms + linger_time_ms
+            set_deadline(self.w.wheel, self, clock.now_ms + linger_ms)
+            self.unpause()
+            self.run_held()
+            return
+        if lingering and not self.is_ended and not self.was_silent and (
+                not is_body_done or self.held_n or self.is_paused or lingering == 2
+                or self.is_feeding):
+            # close(2) with bytes unread would reset the answer away (RFC 9112 §9.6)
+            self.state = C_LINGER
+            self.linger_end_ms = clock.now_ms + linger_time_ms
+            self.shut()
+            set_deadline(self.w.wheel, self, clock.now_ms + linger_ms)
+            self.unpause()
+            return
+        self.close()
+
+    cdef void go_idle(self) noexcept:
+        self.state = C_IDLE
+        self.chunked = NULL
+        if self.w.is_quitting and self.held_n == 0:
+            self.close()
+            return
+        if self.state == C_IDLE:
+            set_deadline(self.w.wheel, self, clock.now_ms + self.listener.default_server.head_timeout_ms)
+        self.unpause()
+        if not self.is_feeding:
+            self.run_held()
+
+    cdef void cut(self) noexcept:
+        """End the connection now; a request on it is told as it stands."""
+        if self.is_blocked:
+            self.abort()
+        else:
+            self.close()
+
+    # ---------------------------------------------------------------- tunnel
+
+    cdef void to_tunnel(self, const char* p, uint32_t n) noexcept:
+        cdef UpstreamH1 u = self.tunnel
+        if u is None or u.is_closing:
+            return
+        if u.write(p, n, NULL, 0) == 1:
+            self.pause()
+        u.on_tunnel_traffic()
+
+    # ---------------------------------------------------------------- what the loop tells
+
+    cdef void on_drained(self) noexcept:
+        tick()
+        if self.state == C_TUNNEL:
+            if self.tunnel is not None:
+                self.tunnel.unpause()
+        elif self.r is not None:
+            self.w.on_client_drained(self.r)
+        self.w.settle()
+
+    cdef void on_ended(self) noexcept:
+        """FIN: nothing more comes. After dispatch the request is still answered."""
+        cdef Request r = self.r
+        tick()
+        if self.state == C_TUNNEL:
+            if self.tunnel is not None:
+                self.tunnel.shut()
+            return
+        if self.state == C_BUSY and r is not None:
+            if not r.is_body_done:
+                r.told_status = 400
+                r.keep_alive = False
+                self.w.on_client_gone(r)
+                self.close()
+            elif not self.is_plain:
+                self.w.on_client_gone(r)
+                self.close()
+            else:
+                r.keep_alive = False
+        else:
+            if r is not None:
+                self.w.free_request(r)
+                self.r = None
+            self.close()
+        self.w.settle()
+
+    cdef void on_lost(self) noexcept:
+        cdef Request r = self.r
+        cdef UpstreamH1 u
+        tick()
+        self.w.remove_client(self)
+        if self.state == C_TUNNEL and self.tunnel is not None:
+            u = self.tunnel
+            self.tunnel = None
+            u.end_tunnel()
+        if r is not None:
+            self.w.on_client_gone(r)
+            if self.r is r:
+                self.w.free_request(r)
+                self.r = None
+        self.w.settle()
+
+    cdef void on_deadline(self) noexcept:
+        cdef Request r = self.r
+        if self.state == C_BUSY and r is not None:
+            self.was_silent = True
+            if not r.is_body_done and not r.is_head_sent and not self.is_blocked:
+                r.keep_alive = False
+                self.w.fail(r, BODY_TIMEOUT)
+            elif self.is_blocked:
+                r.fault = SEND_TIMEOUT
+                self.w.on_client_gone(r)
+                self.abort()
+            elif not r.is_body_done:
+                self.w.on_client_gone(r)
+                self.close()
+        elif self.state == C_LINGER or self.state == C_DISCARD:
+            self.close()
+        elif self.state == C_TUNNEL:
+            self.close()
+        else:
+            if r is not None and self.held_n:
+                self.was_silent = True
+                self.refuse_silently(r)
+            self.close()
+        self.w.settle()
+
+    cdef void refuse_silently(self, Request r) noexcept:
+        """client_header_timeout: 408 in the log, the connection just closes (nginx)."""
+        self.w.free_request(r)
+        self.r = None

@@ -1,0 +1,191 @@
+# The stages, each a question with one answer. See house rule: a stage returns, `drive` acts.
+
+cdef int route(Worker w, Request r) noexcept:
+    """Which location?"""
+    cdef ClientH1 c
+    cdef PyObject* found
+    cdef uint32_t port = 0
+    cdef uint32_t n
+    cdef char* host
+    cdef Str given
+    cdef int rc
+    cdef int how = 0
+    if r.server is None:
+        c = (<H1Stream>r.stream).conn
+        if r.head.host_n:
+            given = span(&r.head, r.head.host, r.head.host_n)
+            host = <char*>take(&r.arena, given.n)
+            if host == NULL:
+                return NO_MEMORY
+            rc = read_host(given.p, given.n, host, &n, &port)
+            if rc < 0:
+                r.server = c.listener.default_server
+                r.location = <Location>r.server.settings
+                return rc
+            r.host = text(host, n)
+        found = find_server(c.listener.names, r.host.p, r.host.n, &r.captures)
+        if found == NULL:
+            return INTERNAL
+        r.server = <Server>found
+        r.location = <Location>r.server.settings
+        rc = read_target(r)
+        if rc < 0:
+            return rc
+    found = find_location(<Tree>r.server.locations, r.uri.p, r.uri.n, &r.captures, &how)
+    if found == NULL:
+        return INTERNAL
+    r.location = <Location>found
+    if how == AT_REDIRECT:
+        return redirect_to_slash(w, r)
+    if r.location.is_internal and not r.is_internal:
+        return NOT_FOUND
+    if r.body_kind == BODY_LENGTH and r.location.max_body and (
+            r.head.content_length > r.location.max_body):
+        return BODY_TOO_LARGE
+    return GO
+
+
+cdef int read_target(Request r) noexcept:
+    """$request_uri, $uri and $args from the request line."""
+    cdef Uri uri
+    cdef char* room
+    cdef Head* h = &r.head
+    cdef uint32_t n = h.path_n
+    r.target = span(h, h.target, h.target_n)
+    if h.method == M_CONNECT:
+        return NOT_ALLOWED
+    room = <char*>take(&r.arena, n + 1)
+    if room == NULL:
+        return NO_MEMORY
+    if n == 1 and h.base[h.path] == c"*" and h.method == M_OPTIONS:
+        r.uri = text(b"*", 1)
+        return 0
+    if n == 0 or h.base[h.path] == c"?":
+        r.uri = text(b"/", 1)
+        if n:
+            r.args = text(h.base + h.path + 1, n - 1)
+        return 0
+    if read_uri(h.base + h.path, n, r.server.merge_slashes, room, &uri) < 0:
+        return BAD_REQUEST
+    r.uri = uri.path
+    r.args = uri.args
+    return 0
+
+
+cdef int redirect_to_slash(Worker w, Request r) noexcept:
+    return NOT_FOUND
+
+
+cdef int admit(Worker w, Request r) noexcept:
+    """May it pass? Cheapest test first."""
+    return GO
+
+
+cdef int shape(Worker w, Request r) noexcept:
+    """What do we change on the way in?"""
+    return GO
+
+
+cdef int choose(Worker w, Request r) noexcept:
+    """pick: who answers?"""
+    cdef Location l = r.location
+    cdef ProxySettings s
+    if l.handler_kind == HANDLE_PROXY:
+        s = <ProxySettings>l.proxy
+        if not r.is_body_done and s.passes_body:
+            if s.is_request_buffered or r.is_body_read and r.body is not None:
+                if r.body is None:
+                    r.body = new_spool(l.body_buffer, <int64_t>1 << 62, s.body_path, True)
+                ask_body(r)
+                if not r.is_body_done:
+                    return PARK
+        return choose_peer(w, r, s)
+    return NOT_FOUND
+
+
+cdef void ask_body(Request r) noexcept:
+    (<H1Stream>r.stream).conn.ask_body(r)
+
+
+cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
+    cdef Upstream u = s.upstream
+    cdef Tried* t = <Tried*>r.tried
+    cdef Peer p
+    cdef UpstreamH1 conn
+    cdef Str key
+    cdef int rc
+    if r.upstream is not None:
+        u = <Upstream>r.upstream
+    if u is None:
+        return INTERNAL
+    if t == NULL:
+        t = <Tried*>take(&r.arena, sizeof(Tried))
+        if t == NULL:
+            return NO_MEMORY
+        memset(t, 0, sizeof(Tried))
+        r.tried = t
+        r.upstream = u
+        start_tries(u, t, s.next_tries)
+    key.p = NULL
+    key.n = 0
+    if u.compiled_key is not None:
+        rc = evaluate(u.compiled_key, r, &key)
+        if rc < 0:
+            return rc
+    elif r.client is not None:
+        key = text(<const char*>r.client.address.binary, r.client.address.binary_n)
+    p = pick(u, t, key.p, key.n, clock.now_ms)
+    if p is None:
+        r.add_attempt(of_bytes(u.name))
+        return NO_LIVE_UPSTREAM
+    if r.add_attempt(of_bytes(p.name)) == NULL:
+        on_released(u, p, NULL, PEER_OK, clock.now_ms)
+        return NO_MEMORY
+    conn = w.take_idle(u, p, s)
+    if conn is not None:
+        conn.r = r
+        r.call = conn
+        r.attempts[r.n_attempts - 1].connect_ms = 0
+        return GO
+    conn = UpstreamH1.__new__(UpstreamH1)
+    conn.w = w
+    conn.view = w.view
+    conn.upstream = u
+    conn.peer = p
+    conn.s = s
+    conn.r = r
+    r.call = conn
+    if r.keep_head() < 0:
+        return NO_MEMORY
+    rc = conn.dial()
+    if rc < 0:
+        conn.r = None
+        r.call = None
+        return w.release_failed(r, conn, rc)
+    return PARK
+
+
+cdef int send(Worker w, Request r) noexcept:
+    """Write it to the chosen peer."""
+    cdef UpstreamH1 conn = <UpstreamH1>r.call
+    cdef int rc = conn.ask(r)
+    if rc < 0:
+        conn.r = None
+        r.call = None
+        conn.leave()
+        return rc
+    if conn.s.body is not None:
+        rc = w.send_text(r, conn)
+    elif r.body is not None:
+        (<Spool>r.body).rewind()
+        rc = w.send_spool(r, conn)
+    elif not r.is_body_done and conn.s.passes_body:
+        ask_body(r)
+    elif r.body_kind == BODY_CHUNKED:
+        conn.ask_end()
+    return GO
+
+
+cdef int relay_stage(Worker w, Request r) noexcept:
+    """Carry the answer back: what the upstream sends drives it from here."""
+    return PARK

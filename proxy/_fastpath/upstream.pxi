@@ -1,0 +1,484 @@
+# The upstream's side over HTTP/1.1: one connection to a peer, one request at a time.
+#
+# Idle connections wait in two chains: by peer (newest first, taking one is a pop) and by
+# upstream (oldest last, so that `keepalive` can drop it).
+
+cdef enum UpstreamState:
+    U_DIALING = 0
+    U_IDLE = 1
+    U_HEAD = 2            # the request went out, or is going; no head came yet
+    U_BODY = 3
+    U_TUNNEL = 4
+    U_OVER = 5            # nothing more to do with it
+
+cdef enum:
+    MAX_INTERIM = 32      # 1xx heads before the final one
+
+
+cdef struct Pool:         # idle connections of one Upstream in this worker
+    PyObject* newest
+    PyObject* oldest
+
+
+@final
+cdef class UpstreamH1(Link):
+    cdef Worker w
+    cdef Upstream upstream
+    cdef Peer peer
+    cdef Request r
+    cdef ProxySettings s
+    cdef ClientH1 tunnel
+    cdef object sock              # while dialing
+    cdef object task
+    cdef PyObject* peer_next      # idle chain of the peer
+    cdef PyObject* peer_prev
+    cdef PyObject* lru_newer      # idle chain of the upstream
+    cdef PyObject* lru_older
+    cdef uint8_t state
+    cdef uint8_t is_reused        # it answered a request before this one
+    cdef uint8_t is_last          # close after this answer
+    cdef uint8_t is_ask_whole     # the request went out whole
+    cdef uint8_t n_interim
+    cdef uint8_t kind             # BodyKind of the answer
+    cdef uint32_t requests
+    cdef uint64_t born_ms
+    cdef int64_t left
+    cdef int64_t ask_left         # bytes of the request's body still announced, -1: chunked
+    cdef int64_t written          # of this request
+    cdef Chunked chunked
+    cdef char* held
+    cdef uint32_t held_n
+
+    def __dealloc__(self):
+        free(self.held)
+
+    # ---------------------------------------------------------------- dialing
+
+    cdef int dial(self) noexcept:
+        """Begin to connect. 0, or a fault at once."""
+        cdef int fd
+        cdef bytes address = self.peer.sockaddr
+        try:
+            self.sock = new_socket(self.peer.family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC)
+            fd = self.sock.fileno()
+            if self.peer.family != AF_UNIX:
+                self.sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+            if self.s.so_keepalive:
+                self.sock.setsockopt(SOL_SOCKET_PY, SO_KEEPALIVE, 1)
+            if self.s.bind is not None:
+                bind_to(self.sock, self.s.bind, self.r)
+        except OSError:
+            return UPSTREAM_REFUSED
+        set_deadline(self.w.wheel, self, clock.now_ms + self.s.connect_ms)
+        if connect(fd, <const sockaddr*><const char*>address, <unsigned int>len(address)) == 0:
+            self.open_transport()
+            return 0
+        if errno != EINPROGRESS and errno != EAGAIN:
+            self.sock.close()
+            self.sock = None
+            return UPSTREAM_REFUSED
+        if errno == EAGAIN:                      # a Unix socket with a full backlog
+            self.sock.close()
+            self.sock = None
+            return UPSTREAM_REFUSED
+        self.w.loop.add_writer(fd, self._on_connected)
+        return 0
+
+    def _on_connected(self):
+        tick()
+        self.w.loop.remove_writer(self.sock.fileno())
+        if self.sock.getsockopt(SOL_SOCKET_PY, SO_ERROR):
+            self.lose(UPSTREAM_REFUSED)
+        else:
+            self.open_transport()
+        self.w.settle()
+
+    cdef void open_transport(self) noexcept:
+        self.task = self.w.loop.create_task(open_transport(self, self.s, self.r))
+
+    def on_dial_failed(self):
+        tick()
+        self.task = None
+        if self.state == U_DIALING:
+            self.lose(UPSTREAM_REFUSED)
+        self.w.settle()
+
+    cdef void on_made(self) noexcept:
+        cdef Request r = self.r
+        tick()
+        self.sock = None
+        self.task = None
+        self.node.deadline_ms = 0
+        if r is None:                            # whoever wanted it has left
+            self.state = U_OVER
+            self.close()
+            return
+        self.born_ms = clock.now_ms
+        r.attempts[r.n_attempts - 1].connect_ms = <int64_t>(
+            clock.now_ms - r.attempts[r.n_attempts - 1].start_ms)
+        self.state = U_HEAD
+        self.w.resume(r, GO)
+        self.w.settle()
+
+    # ---------------------------------------------------------------- the request goes out
+
+    cdef int ask(self, Request r) noexcept:
+        """Write head and what is there of the body. 0 or a fault."""
+        cdef Worker w = self.w
+        cdef int64_t length = 0
+        cdef int n
+        w.own_ask(self)
+        self.state = U_HEAD
+        self.n_interim = 0
+        self.written = 0
+        self.is_last = self.s.version == 10
+        self.is_ask_whole = False
+        n = write_request_head(self.s, r, w.ask + w.ask_n, OUT_BYTES - w.ask_n, &length)
+        if n < 0:
+            return n
+        w.ask_n += <size_t>n
+        w.ask_of = self
+        self.ask_left = length
+        self.requests += 1
+        set_deadline(w.wheel, self, clock.now_ms + self.s.read_ms)
+        if length == 0 or not self.s.passes_body:
+            self.is_ask_whole = True
+        return 0
+
+    cdef int ask_body(self, const char* p, size_t n) noexcept:
+        """A piece of the request's body. 0, BLOCKED, or CLIENT_GONE when it cannot be sent."""
+        cdef Worker w = self.w
+        cdef int rc
+        if n == 0:
+            return self.is_blocked
+        w.own_ask(self)
+        if self.ask_left < 0:
+            w.ask_n += chunk_prefix(w.ask + w.ask_n, n)
+        rc = w.write_ask(self, p, n)
+        if self.ask_left < 0:
+            w.ask[w.ask_n] = c"\r"
+            w.ask[w.ask_n + 1] = c"\n"
+            w.ask_n += 2
+            w.ask_of = self
+        self.node.deadline_ms = clock.now_ms + (self.s.send_ms if rc == BLOCKED else self.s.read_ms)
+        return rc
+
+    cdef void ask_end(self) noexcept:
+        cdef Worker w = self.w
+        if self.ask_left < 0 and not self.is_ask_whole:
+            w.own_ask(self)
+            memcpy(w.ask + w.ask_n, b"0\r\n\r\n", 5)
+            w.ask_n += 5
+            w.ask_of = self
+        self.is_ask_whole = True
+
+    # ---------------------------------------------------------------- the answer comes
+
+    def buffer_updated(self, Py_ssize_t n):
+        tick()
+        self.take(self.w.buf, <uint32_t>n)
+        self.w.settle()
+
+    cdef void take(self, char* p, uint32_t n) noexcept:
+        cdef Request r = self.r
+        cdef char* all_of_it
+        cdef uint32_t size
+        cdef int used
+        if self.state == U_TUNNEL:
+            self.from_tunnel(p, n)
+            return
+        if r is None:                            # bytes that nobody asked for
+            self.drop()
+            return
+        self.node.deadline_ms = clock.now_ms + self.s.read_ms
+        if r.n_attempts:
+            r.attempts[r.n_attempts - 1].bytes_received += n
+        if self.state == U_HEAD:
+            if self.held_n:
+                size = self.held_n + n
+                all_of_it = <char*>realloc(self.held, size)
+                if all_of_it == NULL:
+                    self.lose(NO_MEMORY)
+                    return
+                memcpy(all_of_it + self.held_n, p, n)
+                self.held = NULL
+                self.held_n = 0
+                self.take_head(r, all_of_it, size)
+                free(all_of_it)
+            else:
+                self.take_head(r, p, n)
+        elif self.state == U_BODY:
+            self.take_body(r, p, n)
+
+    cdef void take_head(self, Request r, char* p, uint32_t n) noexcept:
+        cdef Worker w = self.w
+        cdef Limits lim
+        cdef int size
+        cdef bint is_head = r.method == M_HEAD
+        lim.max_line = lim.max_head = self.s.head_bytes
+        lim.max_fields = 0
+        lim.ignore_invalid = True
+        lim.underscores_allowed = True
+        while True:
+            begin_head(&r.answer, w.answer_fields, w.cap_fields)
+            size = read_response_head(&r.answer, p, n, &lim, is_head)
+            if size < 0:
+                r.answer.fields = NULL
+                self.lose(size)
+                return
+            if size == 0:
+                r.answer.fields = NULL
+                if n >= self.s.head_bytes:
+                    self.lose(UPSTREAM_HEAD_TOO_LARGE)
+                    return
+                self.held = <char*>malloc(n)
+                if self.held == NULL:
+                    self.lose(NO_MEMORY)
+                    return
+                memcpy(self.held, p, n)
+                self.held_n = n
+                return
+            r.answer.base = p
+            if r.answer.status >= 200 or r.answer.status == 101:
+                break
+            self.n_interim += 1                  # 100, 103 …: read, bounded, not passed on
+            if self.n_interim > MAX_INTERIM:
+                r.answer.fields = NULL
+                self.lose(UPSTREAM_BAD_HEAD)
+                return
+            p += size
+            n -= <uint32_t>size
+            r.answer.fields = NULL
+            if n == 0:
+                return
+        if r.answer.status == 101 and not (
+                r.head.flags & H_UPGRADE and r.answer.flags & H_UPGRADE):
+            r.answer.fields = NULL
+            self.lose(UPSTREAM_BAD_HEAD)
+            return
+        self.kind = body_kind(&r.answer, is_head)
+        self.left = r.answer.content_length
+        if self.kind == BODY_CHUNKED:
+            begin_chunked(&self.chunked, NULL, TRAILER_BYTES)
+        if self.kind == BODY_UNTIL_CLOSE or not r.answer.flags & H_KEEP_ALIVE:
+            self.is_last = True
+        self.state = U_BODY
+        p += size
+        n -= <uint32_t>size
+        w.on_answer_head(r, self)
+        if self.r is not r:                      # refused, retried, or answered otherwise
+            return
+        if self.state == U_TUNNEL:
+            if n:
+                self.from_tunnel(p, n)
+            return
+        if self.kind == BODY_NONE:
+            self.end_answer(r, n)
+        elif n:
+            self.take_body(r, p, n)
+        if self.r is r and not r.is_done and r.answer.fields != NULL and r.keep_answer() < 0:
+            self.lose(NO_MEMORY)
+
+    cdef void take_body(self, Request r, char* p, uint32_t n) noexcept:
+        cdef Worker w = self.w
+        cdef uint32_t got
+        cdef Str piece
+        cdef int found
+        cdef Attempt* a = &r.attempts[r.n_attempts - 1]
+        if self.kind == BODY_LENGTH:
+            got = n if <int64_t>n <= self.left else <uint32_t>self.left
+            self.left -= got
+            a.length += got
+            w.relay(r, self, p, got)
+            if self.r is r and self.left == 0:
+                self.end_answer(r, n - got)
+        elif self.kind == BODY_UNTIL_CLOSE:
+            a.length += n
+            w.relay(r, self, p, n)
+        else:
+            while n and self.r is r:
+                found = read_chunked(&self.chunked, p, n, &got, &piece)
+                p += got
+                n -= got
+                if found == CHUNK_PIECE:
+                    a.length += piece.n
+                    w.relay(r, self, piece.p, piece.n)
+                elif found == CHUNK_END:
+                    self.end_answer(r, n)
+                    return
+                elif found < 0:
+                    self.lose(UPSTREAM_BAD_CHUNK)
+                    return
+
+    cdef void end_answer(self, Request r, uint32_t extra) noexcept:
+        """The answer is whole; extra bytes behind it cost the connection its place."""
+        cdef Worker w = self.w
+        cdef bint keep = (
+            not self.is_last and extra == 0 and not self.is_ended and self.is_ask_whole
+            and not self.is_blocked and not self.is_closing)
+        r.attempts[r.n_attempts - 1].response_ms = <int64_t>(
+            clock.now_ms - r.attempts[r.n_attempts - 1].start_ms)
+        on_released(self.upstream, self.peer, NULL, PEER_OK, clock.now_ms)
+        self.r = None
+        r.call = None
+        r.is_answer_read = True
+        if keep:
+            w.give_idle(self)
+        else:
+            self.drop()
+        w.on_answer_end(r)
+
+    # ---------------------------------------------------------------- the end
+
+    cdef void drop(self) noexcept:
+        """Close it; nobody waits for it."""
+        self.w.forget_idle(self)
+        self.state = U_OVER
+        self.r = None
+        self.forget_deadline()
+        if self.sock is not None:
+            if self.task is None:
+                try:
+                    self.w.loop.remove_writer(self.sock.fileno())
+                except (OSError, ValueError):
+                    pass
+                self.sock.close()
+            else:
+                self.task.cancel()
+            self.sock = None
+        self.close()
+
+    cdef void lose(self, int fault) noexcept:
+        """It failed its request."""
+        cdef Request r = self.r
+        self.w.drop_ask(self)
+        self.r = None
+        self.drop()
+        if r is not None:
+            self.w.on_upstream_fault(r, self, fault)
+
+    cdef void leave(self) noexcept:
+        """The request wants it no more (client gone, answered otherwise)."""
+        if self.r is not None:
+            on_released(self.upstream, self.peer, NULL, PEER_OK, clock.now_ms)
+        self.w.drop_ask(self)
+        self.drop()
+
+    cdef void on_ended(self) noexcept:
+        """FIN from the peer."""
+        cdef Request r = self.r
+        tick()
+        if self.state == U_TUNNEL:
+            if self.tunnel is not None:
+                self.tunnel.shut()
+        elif self.state == U_BODY and self.kind == BODY_UNTIL_CLOSE and r is not None:
+            self.end_answer(r, 0)
+        elif r is not None:
+            self.lose(UPSTREAM_CUT if r.is_head_sent else UPSTREAM_CLOSED)
+        else:
+            self.drop()
+        self.w.settle()
+
+    cdef void on_lost(self) noexcept:
+        cdef ClientH1 c = self.tunnel
+        tick()
+        if self.state == U_TUNNEL:
+            self.tunnel = None
+            self.state = U_OVER
+            if c is not None:
+                c.tunnel = None
+                c.close()
+        elif self.state == U_BODY and self.kind == BODY_UNTIL_CLOSE and self.r is not None:
+            self.lose(UPSTREAM_CUT)
+        elif self.r is not None:
+            self.lose(UPSTREAM_CUT if self.r.is_head_sent else UPSTREAM_CLOSED)
+        elif self.state == U_IDLE:
+            self.drop()
+        self.w.settle()
+
+    cdef void on_drained(self) noexcept:
+        cdef Request r = self.r
+        tick()
+        if self.state == U_TUNNEL:
+            if self.tunnel is not None:
+                self.tunnel.unpause()
+        elif r is not None:
+            self.node.deadline_ms = clock.now_ms + self.s.read_ms
+            self.w.on_upstream_drained(r, self)
+        self.w.settle()
+
+    cdef void on_deadline(self) noexcept:
+        if self.state == U_DIALING:
+            self.lose(UPSTREAM_CONNECT_TIMEOUT)
+        elif self.state == U_IDLE:
+            self.drop()
+        elif self.state == U_TUNNEL:
+            if self.tunnel is not None:
+                self.tunnel.close()
+            self.close()
+        elif self.r is not None:
+            if self.is_paused:                   # it waits for the client, whose time limit runs
+                set_deadline(self.w.wheel, self, clock.now_ms + self.s.read_ms)
+            else:
+                self.lose(UPSTREAM_SEND_TIMEOUT if self.is_blocked else UPSTREAM_READ_TIMEOUT)
+        self.w.settle()
+
+    # ---------------------------------------------------------------- tunnel
+
+    cdef void begin_tunnel(self, ClientH1 c, Request r) noexcept:
+        self.state = U_TUNNEL
+        self.tunnel = c
+        c.tunnel = self
+        c.state = C_TUNNEL
+        c.node.deadline_ms = 0
+
+    cdef void from_tunnel(self, const char* p, uint32_t n) noexcept:
+        cdef ClientH1 c = self.tunnel
+        self.on_tunnel_traffic()
+        if c is None:
+            return
+        if c.r is not None:
+            c.r.sent_body += n
+        if c.write(p, n, NULL, 0) == 1:
+            self.pause()
+
+    cdef void on_tunnel_traffic(self) noexcept:
+        set_deadline(self.w.wheel, self, clock.now_ms + self.s.read_ms)
+
+    cdef void end_tunnel(self) noexcept:
+        self.tunnel = None
+        if self.r is not None:
+            on_released(self.upstream, self.peer, NULL, PEER_OK, clock.now_ms)
+        self.drop()
+
+
+async def open_transport(UpstreamH1 u, ProxySettings s, Request r):
+    """Give the connected socket to the loop, with TLS where the conf says so."""
+    try:
+        if s.is_tls:
+            name = None
+            if s.tls_name is not None:
+                name = template_text(s.tls_name, r)
+            await u.w.loop.create_connection(
+                lambda: u, sock=u.sock, ssl=s.tls, server_hostname=name or "",
+                ssl_handshake_timeout=s.connect_ms / 1000)
+        else:
+            await u.w.loop.create_connection(lambda: u, sock=u.sock)
+    except (OSError, EOFError) as error:
+        u.on_dial_failed()
+
+
+cdef str template_text(Template t, Request r):
+    cdef Str value
+    if r is None or evaluate(t, r, &value) < 0:
+        return ""
+    return to_bytes(value).decode("latin-1")
+
+
+cdef bind_to(object sock, Template address, Request r):
+    """proxy_bind: ADDRESS or ADDRESS:PORT. Raises OSError."""
+    host, _, port = template_text(address, r).rpartition(":") if (
+        template_text(address, r).count(":") == 1) else (template_text(address, r), "", "0")
+    if host:
+        sock.setsockopt(SOL_SOCKET_PY, SO_REUSEADDR, 1)
+        sock.bind((host.strip("[]"), int(port or 0)))

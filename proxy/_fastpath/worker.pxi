@@ -1,0 +1,662 @@
+# The worker: what all its connections share, the loop over the stages, and every event
+# that moves a request on.
+
+ctypedef int (*StageFunction)(Worker, Request) noexcept
+
+cdef StageFunction[8] STAGES
+STAGES[<int>S_READ] = NULL
+STAGES[<int>S_ROUTE] = route
+STAGES[<int>S_ADMIT] = admit
+STAGES[<int>S_SHAPE] = shape
+STAGES[<int>S_PICK] = choose
+STAGES[<int>S_SEND] = send
+STAGES[<int>S_RELAY] = relay_stage
+STAGES[<int>S_TELL] = NULL
+
+
+@final
+cdef class Worker(Conductor):
+    cdef public object loop
+    cdef public Wheel wheel
+    cdef char* buf                # the shared read buffer, READ_BYTES
+    cdef public object view
+    cdef char* out                # towards clients: what out_of has not written yet
+    cdef size_t out_n
+    cdef H1Stream out_of
+    cdef char* ask                # towards upstreams
+    cdef size_t ask_n
+    cdef UpstreamH1 ask_of
+    cdef Field* fields
+    cdef Field* answer_fields
+    cdef uint16_t cap_fields
+    cdef list free_requests
+    cdef PyObject* clients        # all of them, newest first
+    cdef readonly uint32_t n_clients
+    cdef uint64_t serial
+    cdef readonly uint64_t n_accepted
+    cdef readonly uint64_t n_requests
+    cdef public bint is_quitting
+    cdef public object on_empty   # called when quitting and the last client left
+
+    def __cinit__(self):
+        self.buf = <char*>malloc(READ_BYTES)
+        self.out = <char*>malloc(OUT_BYTES + 64)
+        self.ask = <char*>malloc(OUT_BYTES + 64)
+        self.cap_fields = 1024
+        self.fields = <Field*>malloc(self.cap_fields * sizeof(Field))
+        self.answer_fields = <Field*>malloc(self.cap_fields * sizeof(Field))
+        self.free_requests = []
+        if (self.buf == NULL or self.out == NULL or self.ask == NULL or self.fields == NULL
+                or self.answer_fields == NULL):
+            raise MemoryError
+
+    def __init__(self, loop):
+        self.loop = loop
+        self.wheel = Wheel(loop)
+        self.view = memoryview(<char[:READ_BYTES]>self.buf)
+
+    def __dealloc__(self):
+        free(self.buf)
+        free(self.out)
+        free(self.ask)
+        free(self.fields)
+        free(self.answer_fields)
+
+    def accept(self, Listener listener not None):
+        """Protocol factory of a listener."""
+        def make():
+            cdef ClientH1 c = ClientH1.__new__(ClientH1)
+            c.w = self
+            c.view = self.view
+            c.listener = listener
+            return c
+        return make
+
+    # ---------------------------------------------------------------- who is here
+
+    cdef uint64_t next_serial(self) noexcept:
+        self.serial += 1
+        return self.serial
+
+    cdef void add_client(self, ClientH1 c) noexcept:
+        c.prev = NULL
+        c.next = self.clients
+        if self.clients != NULL:
+            (<ClientH1>self.clients).prev = <PyObject*>c
+        self.clients = <PyObject*>c
+        self.n_clients += 1
+        Py_INCREF(c)
+
+    cdef void remove_client(self, ClientH1 c) noexcept:
+        if c.prev == NULL and self.clients != <PyObject*>c:
+            return
+        if c.next != NULL:
+            (<ClientH1>c.next).prev = c.prev
+        if c.prev != NULL:
+            (<ClientH1>c.prev).next = c.next
+        else:
+            self.clients = c.next
+        c.next = c.prev = NULL
+        self.n_clients -= 1
+        Py_DECREF(c)
+        if self.is_quitting and self.n_clients == 0 and self.on_empty is not None:
+            self.on_empty()
+
+    def quit(self):
+        """Finish what is under way, take nothing new; idle connections close now."""
+        cdef PyObject* at = self.clients
+        cdef ClientH1 c
+        self.is_quitting = True
+        while at != NULL:
+            c = <ClientH1>at
+            at = c.next
+            if c.state == C_IDLE and c.held_n == 0 and c.client.requests:
+                c.close()
+        if self.n_clients == 0 and self.on_empty is not None:
+            self.on_empty()
+
+    cdef Request new_request(self):
+        cdef Request r
+        cdef H1Stream s
+        if self.free_requests:
+            r = <Request>self.free_requests.pop()
+            s = <H1Stream>r.stream
+        else:
+            r = Request.__new__(Request)
+            s = H1Stream.__new__(H1Stream)
+            s.r = None
+        r.begin(self, s)
+        return r
+
+    cdef void free_request(self, Request r) noexcept:
+        cdef H1Stream s = <H1Stream>r.stream
+        if self.out_of is s:
+            self.drop_out(s)
+        r.end()
+        s.conn = None
+        if len(self.free_requests) < MAX_POOLED:
+            self.free_requests.append(r)
+
+    # ---------------------------------------------------------------- scratch on its way out
+
+    cdef inline void own_out(self, H1Stream s) noexcept:
+        if self.out_of is not s:
+            if self.out_of is not None and self.out_n:
+                self.write_out(self.out_of.conn, NULL, 0)
+            self.out_of = s
+
+    cdef void drop_out(self, H1Stream s) noexcept:
+        if self.out_of is s:
+            self.out_n = 0
+            self.out_of = None
+
+    cdef int write_out(self, ClientH1 c, const char* p, size_t n) noexcept:
+        """What waits in `out`, then p. 0, BLOCKED or CLIENT_GONE."""
+        cdef size_t waiting = self.out_n
+        cdef Request r
+        cdef int rc
+        self.out_n = 0
+        if c is None:
+            return CLIENT_GONE
+        if waiting:
+            rc = c.write(self.out, waiting, p, n)
+        elif n:
+            rc = c.write(p, n, NULL, 0)
+        else:
+            return c.is_blocked
+        if rc == 1:
+            r = c.r
+            if r is not None and r.location is not None:
+                set_deadline(self.wheel, c, clock.now_ms + r.location.send_timeout_ms)
+            return BLOCKED
+        return CLIENT_GONE if rc < 0 else 0
+
+    cdef inline void own_ask(self, UpstreamH1 u) noexcept:
+        if self.ask_of is not u:
+            if self.ask_of is not None and self.ask_n:
+                self.write_ask(self.ask_of, NULL, 0)
+            self.ask_of = u
+
+    cdef void drop_ask(self, UpstreamH1 u) noexcept:
+        if self.ask_of is u:
+            self.ask_n = 0
+            self.ask_of = None
+
+    cdef int write_ask(self, UpstreamH1 u, const char* p, size_t n) noexcept:
+        cdef size_t waiting = self.ask_n
+        cdef Request r = u.r
+        cdef int rc
+        self.ask_n = 0
+        if waiting:
+            rc = u.write(self.ask, waiting, p, n)
+        elif n:
+            rc = u.write(p, n, NULL, 0)
+        else:
+            return u.is_blocked
+        u.written += <int64_t>(waiting + n)
+        if r is not None and r.n_attempts:
+            r.attempts[r.n_attempts - 1].bytes_sent = u.written
+        return CLIENT_GONE if rc < 0 else rc
+
+    cdef inline void settle(self) noexcept:
+        """The end of every entry from the loop: nothing stays in the scratch."""
+        cdef UpstreamH1 u
+        cdef H1Stream s
+        while self.ask_n or self.out_n:
+            if self.ask_n:
+                u = self.ask_of
+                self.ask_of = None
+                if self.write_ask(u, NULL, 0) == CLIENT_GONE:
+                    u.lose(UPSTREAM_CLOSED)
+            if self.out_n:
+                s = self.out_of
+                self.out_of = None
+                if s is not None:
+                    self.write_out(s.conn, NULL, 0)
+                self.out_n = 0
+
+    # ---------------------------------------------------------------- the loop over the stages
+
+    cdef void resume(self, Request r, int verdict) noexcept:
+        self.drive(r, verdict)
+
+    cdef void drive(self, Request r, int verdict) noexcept:
+        cdef int rounds = 0
+        while True:
+            if verdict == GO:
+                r.stage += 1
+                verdict = STAGES[<int>r.stage](self, r)
+            elif verdict == PARK:
+                return
+            elif verdict == DONE:
+                self.answer(r)
+                return
+            else:
+                self.fail(r, verdict)
+                return
+
+    cdef void fail(self, Request r, int fault) noexcept:
+        """Answer with the status of a fault, or cut what cannot be answered any more."""
+        cdef UpstreamH1 u
+        r.fault = fault
+        if r.call is not None:
+            u = <UpstreamH1>r.call
+            r.call = None
+            u.leave()
+        if r.is_head_sent:
+            r.stream.flush(r)
+            r.stream.abort(r)
+            return
+        self.answer_status(r, status_of(fault))
+
+    cdef void refuse(self, Request r, Server s, int fault) noexcept:
+        r.server = s
+        r.location = <Location>s.settings
+        self.fail(r, fault)
+
+    cdef void answer_status(self, Request r, int status) noexcept:
+        r.answer.fields = NULL
+        r.answer.n_fields = 0
+        r.reason.n = 0
+        r.n_out = 0
+        r.last_modified = -1
+        r.told_status = 0 if status < 494 or status > 499 else <uint16_t>status
+        r.text = error_page(status, r.location is None or r.location.server_tokens)
+        r.status = 400 if 494 <= status <= 498 else <uint16_t>status
+        r.content_type = text(b"text/html", 9)
+        if status in (400, 413, 414, 494, 495, 496, 497, 500, 501, 408) and not r.is_body_done:
+            r.keep_alive = False
+        if status in (400, 414, 494, 497, 505):
+            r.keep_alive = False
+        self.answer(r)
+
+    cdef void answer(self, Request r) noexcept:
+        """An answer of ours: head, then its text or its source."""
+        cdef int rc
+        r.is_answer_ours = True
+        if r.source is None:
+            r.length = r.text.n
+        rc = r.stream.send_head(r)
+        if rc < 0:
+            r.stream.abort(r)
+            return
+        if r.source is not None and r.head.method != M_HEAD:
+            rc = r.source.feed(r)
+            if rc == BLOCKED:
+                return
+            if rc < 0:
+                r.stream.flush(r)
+                r.stream.abort(r)
+                return
+        elif r.text.n:
+            r.stream.send_body(r, r.text.p, r.text.n)
+        self.finish(r)
+
+    cdef void finish(self, Request r) noexcept:
+        """The answer is whole on our side; it is told when the client's side took it."""
+        if not r.is_done:
+            r.is_done = True
+            r.stream.send_end(r)
+        r.stream.flush(r)
+        if r.stream.is_blocked():
+            return
+        self.complete(r)
+
+    cdef void complete(self, Request r) noexcept:
+        cdef H1Stream s = <H1Stream>r.stream
+        cdef UpstreamH1 u
+        if r.call is not None:                   # an early answer: the upstream's part is over
+            u = <UpstreamH1>r.call
+            r.call = None
+            u.leave()
+        self.tell(r)
+        s.conn.on_answered(r)
+
+    cdef void tell(self, Request r) noexcept:
+        """Count, log."""
+        r.stage = S_TELL
+        self.n_requests += 1
+
+    # ---------------------------------------------------------------- the client's events
+
+    cdef void on_body(self, Request r, const char* p, uint32_t n) noexcept:
+        cdef ClientH1 c = (<H1Stream>r.stream).conn
+        cdef UpstreamH1 u
+        cdef Location l = r.location
+        cdef int rc
+        r.body_n += n
+        if l is not None and l.max_body and r.body_n > l.max_body and not r.is_done:
+            r.keep_alive = False
+            self.fail(r, BODY_TOO_LARGE)
+            return
+        if c.node.deadline_ms:
+            c.node.deadline_ms = clock.now_ms + l.body_timeout_ms
+        if r.call is not None and r.body is None:
+            u = <UpstreamH1>r.call
+            rc = u.ask_body(p, n)
+            if rc == BLOCKED:
+                c.node.deadline_ms = 0
+                c.pause()
+            elif rc < 0:
+                u.lose(UPSTREAM_CLOSED)
+        elif r.body is not None:
+            rc = (<Spool>r.body).put(p, n)
+            if rc < 0:
+                self.fail(r, rc)
+
+    cdef void on_body_end(self, Request r) noexcept:
+        cdef UpstreamH1 u
+        if r.call is not None and r.body is None:
+            u = <UpstreamH1>r.call
+            u.ask_end()
+        elif r.stage == S_PICK and r.body is not None:
+            r.stage = S_PICK - 1
+            self.drive(r, GO)
+
+    cdef void on_client_drained(self, Request r) noexcept:
+        cdef UpstreamH1 u
+        cdef Spool q
+        cdef int rc
+        cdef ClientH1 c = (<H1Stream>r.stream).conn
+        c.node.deadline_ms = 0
+        if r.waiting is not None:
+            rc = self.send_waiting(r)
+            if rc == BLOCKED:
+                return
+            if rc < 0:
+                self.fail(r, rc)
+                return
+        if r.is_answer_read:
+            self.finish(r)
+        elif r.call is not None:
+            (<UpstreamH1>r.call).unpause()
+        elif r.source is not None and not r.is_done:
+            rc = r.source.feed(r)
+            if rc == DONE:
+                self.finish(r)
+            elif rc < 0:
+                self.fail(r, rc)
+        elif r.is_done:
+            self.finish(r)
+
+    cdef void on_client_gone(self, Request r) noexcept:
+        cdef UpstreamH1 u
+        cdef ClientH1 c = (<H1Stream>r.stream).conn
+        if r.call is not None:
+            u = <UpstreamH1>r.call
+            r.call = None
+            u.leave()
+        if not r.is_done and r.told_status == 0:
+            r.told_status = 499
+        if r.location is not None:
+            self.tell(r)
+        c.r = None
+        self.free_request(r)
+
+    # ---------------------------------------------------------------- the upstream's events
+
+    cdef int send_spool(self, Request r, UpstreamH1 u) noexcept:
+        """What is held of the body goes to the upstream. 0, BLOCKED or a fault."""
+        cdef Spool q = <Spool>r.body
+        cdef const char* p = NULL
+        cdef Py_ssize_t n
+        cdef int rc
+        while True:
+            n = q.peek(&p, self.buf, READ_BYTES)
+            if n < 0:
+                return DISK_FULL
+            if n == 0:
+                break
+            rc = u.ask_body(p, <size_t>n)
+            q.skip(<size_t>n)
+            if rc:
+                return rc
+        if r.is_body_done:
+            u.ask_end()
+        return 0
+
+    cdef int send_text(self, Request r, UpstreamH1 u) noexcept:
+        cdef Str value
+        cdef int rc = evaluate(u.s.body, r, &value)
+        if rc < 0:
+            return rc
+        rc = u.ask_body(value.p, value.n)
+        u.ask_end()
+        return rc
+
+    cdef void on_upstream_drained(self, Request r, UpstreamH1 u) noexcept:
+        cdef int rc
+        if r.body is not None and not u.is_ask_whole:
+            rc = self.send_spool(r, u)
+            if rc < 0:
+                u.lose(rc)
+        elif not r.is_body_done:
+            (<H1Stream>r.stream).conn.unpause()
+
+    cdef void on_answer_head(self, Request r, UpstreamH1 u) noexcept:
+        cdef int rc
+        cdef Attempt* a = &r.attempts[r.n_attempts - 1]
+        a.status = r.answer.status
+        a.header_ms = <int64_t>(clock.now_ms - a.start_ms)
+        if condition_of(UPSTREAM_STATUS, r.answer.status) & u.s.next_conditions:
+            if self.try_next(r, u, UPSTREAM_STATUS):
+                return
+        r.status = r.answer.status
+        r.reason = span(&r.answer, r.answer.reason, r.answer.reason_n)
+        r.length = r.answer.content_length if not r.answer.flags & H_CHUNKED else -1
+        if u.kind == BODY_NONE and r.length < 0 and r.method != M_HEAD:
+            r.length = 0
+        rc = shape_answer(u.s, r)
+        if rc < 0:
+            self.fail(r, rc)
+            return
+        if r.status == 101:
+            self.upgrade(r, u)
+            return
+        r.stage = S_RELAY
+        rc = r.stream.send_head(r)
+        if rc < 0:
+            self.fail(r, rc)
+
+    cdef void upgrade(self, Request r, UpstreamH1 u) noexcept:
+        cdef ClientH1 c = (<H1Stream>r.stream).conn
+        r.is_upgraded = True
+        r.keep_alive = False
+        if r.stream.send_head(r) < 0:
+            self.fail(r, NO_MEMORY)
+            return
+        r.stream.flush(r)
+        u.begin_tunnel(c, r)
+        u.on_tunnel_traffic()
+        r.keep_answer()
+
+    cdef void relay(self, Request r, UpstreamH1 u, const char* p, size_t n) noexcept:
+        """A piece of the answer's body goes to the client, or waits for it."""
+        cdef int rc
+        cdef Spool q
+        if n == 0 or r.is_header_only:
+            return
+        if r.waiting is not None:
+            q = <Spool>r.waiting
+            rc = q.put(p, n)
+            if rc < 0:
+                self.fail(r, rc)
+            elif q.room() < READ_BYTES:
+                u.pause()
+            return
+        rc = r.stream.send_body(r, p, n)
+        if rc == BLOCKED:
+            if u.s.is_buffered and r.buffer_answer != 1:
+                r.waiting = new_spool(<size_t>u.s.buffer_bytes + READ_BYTES, u.s.file_bytes,
+                                      u.s.temp_path, False)
+            else:
+                u.pause()
+        elif rc < 0:
+            self.lose_client(r)
+
+    cdef void lose_client(self, Request r) noexcept:
+        """The client's socket refuses bytes: its reset will be told; stop here."""
+        cdef ClientH1 c = (<H1Stream>r.stream).conn
+        self.drop_out(<H1Stream>r.stream)
+        self.on_client_gone(r)
+        if c is not None:
+            c.abort()
+
+    cdef int send_waiting(self, Request r) noexcept:
+        """What waits goes to the client. 0: all, BLOCKED, or a fault."""
+        cdef Spool q = <Spool>r.waiting
+        cdef const char* p = NULL
+        cdef Py_ssize_t n
+        cdef int rc
+        while True:
+            n = q.peek(&p, self.buf, 65536)
+            if n < 0:
+                return DISK_FULL
+            if n == 0:
+                break
+            rc = r.stream.send_body(r, p, <size_t>n)
+            if rc == 0:
+                rc = r.stream.flush(r)
+            q.skip(<size_t>n)
+            if r.call is not None and (<UpstreamH1>r.call).is_paused and q.room() >= READ_BYTES:
+                (<UpstreamH1>r.call).unpause()
+            if rc:
+                return rc
+        r.waiting = None
+        return 0
+
+    cdef void on_answer_end(self, Request r) noexcept:
+        if r.waiting is None:
+            self.finish(r)
+
+    cdef int release_failed(self, Request r, UpstreamH1 u, int fault) noexcept:
+        """A peer could not be reached. GO: choose again; else the fault."""
+        cdef Tried* t = <Tried*>r.tried
+        on_released(u.upstream, u.peer, t, PEER_FAILED, clock.now_ms)
+        r.attempts[r.n_attempts - 1].response_ms = <int64_t>(
+            clock.now_ms - r.attempts[r.n_attempts - 1].start_ms)
+        if may_retry(u.s.next_conditions, condition_of(fault, 0), t.tries, r.method, 0,
+                     True, r.is_head_sent, clock.now_ms,
+                     r.start_ms + u.s.next_timeout_ms if u.s.next_timeout_ms else 0):
+            r.stage = S_PICK - 1
+            return GO
+        return fault
+
+    cdef bint try_next(self, Request r, UpstreamH1 u, int fault) noexcept:
+        """Ask another peer, if that is safe and allowed. The connection is given up."""
+        cdef Tried* t = <Tried*>r.tried
+        cdef Attempt* a = &r.attempts[r.n_attempts - 1]
+        cdef int64_t written = u.written
+        cdef bint is_held = r.body is not None or r.body_n == 0 and not r.is_body_read or (
+            r.body_kind == BODY_NONE) or u.s.body is not None
+        cdef bint is_status = fault == UPSTREAM_STATUS
+        cdef uint32_t condition = condition_of(fault, r.answer.status if is_status else 0)
+        cdef uint64_t until_ms = r.start_ms + u.s.next_timeout_ms if u.s.next_timeout_ms else 0
+        if is_status:                            # the answer stands unless there is a next peer
+            if t.tries < 2 or not may_retry(
+                    u.s.next_conditions, condition, t.tries - 1, r.method, <uint64_t>written,
+                    is_held, r.is_head_sent, clock.now_ms, until_ms):
+                return False
+            on_released(u.upstream, u.peer, t,
+                        PEER_NEXT if condition & (NEXT_403 | NEXT_404) else PEER_FAILED,
+                        clock.now_ms)
+            a.response_ms = <int64_t>(clock.now_ms - a.start_ms)
+        else:
+            a.response_ms = <int64_t>(clock.now_ms - a.start_ms)
+            on_released(u.upstream, u.peer, t, PEER_FAILED, clock.now_ms)
+            if u.is_reused and u.n_interim == 0 and fault == UPSTREAM_CLOSED and (
+                    a.bytes_received == 0):
+                # the keep-alive race: it closed as we wrote (RFC 9112 §9.3.1)
+                refund_try(t)
+            if not may_retry(u.s.next_conditions, condition, t.tries, r.method,
+                             <uint64_t>written, is_held, r.is_head_sent, clock.now_ms, until_ms):
+                return False
+        u.r = None
+        self.drop_ask(u)
+        u.drop()
+        r.call = None
+        r.answer.fields = NULL
+        r.stage = S_PICK - 1
+        self.drive(r, GO)
+        return True
+
+    cdef void on_upstream_fault(self, Request r, UpstreamH1 u, int fault) noexcept:
+        r.call = None
+        r.answer.fields = NULL if not r.is_head_sent else r.answer.fields
+        if r.is_head_sent:
+            r.attempts[r.n_attempts - 1].response_ms = <int64_t>(
+                clock.now_ms - r.attempts[r.n_attempts - 1].start_ms)
+            on_released(u.upstream, u.peer, NULL, PEER_FAILED, clock.now_ms)
+            self.fail(r, fault)
+        elif not self.try_next(r, u, fault):
+            self.fail(r, fault)
+
+    # ---------------------------------------------------------------- idle upstream connections
+
+    cdef UpstreamH1 take_idle(self, Upstream u, Peer p, ProxySettings s):
+        cdef UpstreamH1 conn
+        if p.idle == NULL:
+            return None
+        conn = <UpstreamH1><PyObject*>p.idle
+        if conn.s is not s and (u.keepalive_is_local or conn.s.is_tls != s.is_tls):
+            return None
+        self.forget_idle(conn)
+        conn.s = s
+        conn.is_reused = True
+        return conn
+
+    cdef void give_idle(self, UpstreamH1 c) noexcept:
+        cdef Upstream u = c.upstream
+        cdef Pool* pool = <Pool*>u.pool
+        if (u.keepalive == 0 or c.requests >= u.keepalive_requests or c.peer.is_removed
+                or clock.now_ms - c.born_ms >= u.keepalive_time_ms or self.is_quitting):
+            c.drop()
+            return
+        if pool == NULL:
+            pool = <Pool*>calloc(1, sizeof(Pool))
+            if pool == NULL:
+                c.drop()
+                return
+            u.pool = pool
+        c.state = U_IDLE
+        c.peer_prev = NULL
+        c.peer_next = <PyObject*>c.peer.idle
+        if c.peer_next != NULL:
+            (<UpstreamH1>c.peer_next).peer_prev = <PyObject*>c
+        c.peer.idle = <void*>c
+        c.lru_newer = NULL
+        c.lru_older = pool.newest
+        if pool.newest != NULL:
+            (<UpstreamH1>pool.newest).lru_newer = <PyObject*>c
+        else:
+            pool.oldest = <PyObject*>c
+        pool.newest = <PyObject*>c
+        u.n_idle += 1
+        Py_INCREF(c)
+        c.unpause()
+        set_deadline(self.wheel, c, clock.now_ms + u.keepalive_timeout_ms)
+        if u.n_idle > u.keepalive:
+            (<UpstreamH1>pool.oldest).drop()
+
+    cdef void forget_idle(self, UpstreamH1 c) noexcept:
+        cdef Pool* pool
+        if c.state != U_IDLE:
+            return
+        pool = <Pool*>c.upstream.pool
+        if c.peer_next != NULL:
+            (<UpstreamH1>c.peer_next).peer_prev = c.peer_prev
+        if c.peer_prev != NULL:
+            (<UpstreamH1>c.peer_prev).peer_next = c.peer_next
+        else:
+            c.peer.idle = <void*>c.peer_next
+        if c.lru_newer != NULL:
+            (<UpstreamH1>c.lru_newer).lru_older = c.lru_older
+        else:
+            pool.newest = c.lru_older
+        if c.lru_older != NULL:
+            (<UpstreamH1>c.lru_older).lru_newer = c.lru_newer
+        else:
+            pool.oldest = c.lru_newer
+        c.state = U_HEAD
+        c.upstream.n_idle -= 1
+        Py_DECREF(c)

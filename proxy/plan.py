@@ -1,0 +1,142 @@
+"""Settings freeze here into read-only tables for the fast path; a reload makes a whole new plan.
+
+`check(model)` builds and drops a plan, so that whatever cannot be held is refused before a worker
+starts; `build(model, seat)` makes the one that a worker serves.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from proxy._fastpath import Listener
+from proxy.base._request import Location, Server
+from proxy.conf.report import ConfError
+from proxy.engine.listen import addresses
+from proxy.routing.location import build_tree
+from proxy.routing.server_name import build_names, names_of
+from proxy.upstream import freeze as upstream_freeze
+
+if TYPE_CHECKING:
+    from proxy.conf.inherit import Block
+    from proxy.process.seat import Seat
+
+HANDLE_FILES, HANDLE_PROXY, HANDLE_RETURN, HANDLE_PYTHON = range(4)
+LINGERING = {"off": 0, "on": 1, "always": 2}
+IN_FILE = {"off": 0, "clean": 1, "on": 2}
+
+
+class Plan:
+    """One generation of settings. `listeners` are address key → Listener."""
+
+    def __init__(self, model: Block, seat: Seat | None) -> None:
+        self.model = model
+        self.seat = seat
+        self.listeners: dict[str, Listener] = {}
+        self.servers: dict[int, Server] = {}
+        self.locations: list[Location] = []
+        self.warnings: list[str] = []
+        for http in model.find("http"):
+            self.upstreams = upstream_freeze.Upstreams(http)
+            for block in http.find("server"):
+                self.servers[id(block)] = self.freeze_server(block)
+        for address in addresses(model):
+            pairs = [(block, self.servers[id(block)]) for block in address.servers]
+            default = self.servers[id(address.default_server)]
+            names, warnings = build_names(address.key, pairs, default)
+            self.warnings += warnings
+            listener = Listener()
+            listener.key = address.key
+            listener.names = names
+            listener.default_server = default
+            listener.is_tls = address.is_ssl
+            listener.is_proxied = address.is_proxy_protocol
+            self.listeners[address.key] = listener
+
+    def freeze_server(self, block: Block) -> Server:
+        """One server with all its locations."""
+        server = Server(names_of(block)[0].shown.encode())
+        server.block = block
+        server.number = len(self.servers)
+        server.merge_slashes = block.get("merge_slashes")
+        server.ignore_invalid = block.get("ignore_invalid_headers")
+        server.underscores = block.get("underscores_in_headers")
+        server.max_fields = min(block.get("max_headers") or 1000, 1024)
+        count, size = block.get("large_client_header_buffers")
+        server.line_bytes = size
+        server.head_bytes = count * size
+        server.first_bytes = block.get("client_header_buffer_size")
+        server.head_timeout_ms = block.get("client_header_timeout")
+        server.locations = build_tree(block, lambda inner: self.freeze_location(inner, server))
+        server.settings = server.locations.settings
+        return server
+
+    def freeze_location(self, block: Block, server: Server) -> Location:
+        """The settings that hold in a location, or at the level of the server itself."""
+        key = block.value if block.name == "location" else None
+        location = Location(key.pattern.encode() if key else b"")
+        location.server = server
+        location.block = block
+        location.number = len(self.locations)
+        self.locations.append(location)
+        location.is_internal = bool(key) and block.get("internal")
+        location.is_named = bool(key) and key.modifier == "@"
+        location.is_exact = bool(key) and key.modifier == "="
+        freeze_client(location, block)
+        self.freeze_handler(location, block)
+        return location
+
+    def freeze_handler(self, location: Location, block: Block) -> None:
+        """Who answers here."""
+        target = block.own("proxy_pass")
+        if target is not None:
+            location.proxy = self.upstreams.freeze_proxy(block, target)
+            location.handler_kind = HANDLE_PROXY
+
+
+def freeze_client(location: Location, block: Block) -> None:
+    """What the client's side of the fast path reads of a location."""
+    get = block.get
+    location.max_body = get("client_max_body_size")
+    location.body_buffer = get("client_body_buffer_size")
+    location.body_timeout_ms = get("client_body_timeout")
+    location.send_timeout_ms = get("send_timeout")
+    location.keepalive_timeout_ms, location.keepalive_header_s = get("keepalive_timeout")
+    location.keepalive_requests = get("keepalive_requests")
+    location.keepalive_time_ms = get("keepalive_time")
+    location.lingering_close = LINGERING[get("lingering_close")]
+    location.lingering_time_ms = get("lingering_time")
+    location.lingering_timeout_ms = get("lingering_timeout")
+    location.chunked_ok = get("chunked_transfer_encoding")
+    location.absolute_redirect = get("absolute_redirect")
+    location.server_name_in_redirect = get("server_name_in_redirect")
+    location.port_in_redirect = get("port_in_redirect")
+    location.server_tokens = get("server_tokens") != "off"
+    location.reset_timedout = get("reset_timedout_connection")
+    location.satisfy_any = get("satisfy") == "any"
+    location.body_in_file = IN_FILE[get("client_body_in_file_only")]
+    location.body_single = get("client_body_in_single_buffer")
+    location.limit_rate = get("limit_rate")
+    location.limit_rate_after = get("limit_rate_after")
+
+
+def temp_folder(block: Block, name: str) -> str:
+    """The folder of a …_temp_path directive, absolute."""
+    value: Any = block.get(name)
+    if isinstance(value, (list, tuple)):
+        value = value[0]
+    return os.path.join(block.prefix, getattr(value, "path", value))
+
+
+def check(model: Block) -> None:
+    """Raises ConfError for what only freezing can find wrong."""
+    try:
+        plan = Plan(model, None)
+    except ValueError as error:
+        raise ConfError(None, str(error)) from None
+    model.notes.extend(("warn", text) for text in plan.warnings)
+
+
+def build(model: Block, seat: Seat) -> Plan:
+    """The plan of a worker."""
+    return Plan(model, seat)

@@ -1,0 +1,265 @@
+# What goes to an upstream over HTTP/1.1, and what of its head comes back.
+
+from libc.stdlib cimport free, malloc
+
+from proxy.base._arena cimport copy, take
+from proxy.base.head cimport *
+from proxy.base.span cimport is_same_word, lower, of_bytes, text, to_bytes
+from proxy.base.verdict cimport NO_MEMORY
+from proxy.routing._uri cimport ESCAPE_URI, escape_uri, escaped_size
+from proxy.variables._variables cimport evaluate
+from proxy.wire._fields cimport find_name, name_text
+from proxy.wire._h1write cimport *
+
+
+cdef uint64_t NEVER_PASSED = (
+    1 << F_CONNECTION | 1 << F_KEEP_ALIVE | 1 << F_PROXY_CONNECTION | 1 << F_TE
+    | 1 << F_TRANSFER_ENCODING | 1 << F_CONTENT_LENGTH | 1 << F_EXPECT | 1 << F_HOST
+    | <uint64_t>1 << F_HTTP2_SETTINGS | 1 << F_UPGRADE | 1 << F_TRAILER
+)
+
+
+cdef class ProxySettings:
+    def __cinit__(self):
+        self.version = 11
+        self.is_buffered = self.is_request_buffered = self.passes_fields = self.passes_body = True
+        self.connect_ms = self.send_ms = self.read_ms = 60000
+        self.head_bytes = 4096
+        self.buffer_bytes = 8 * 4096
+        self.next_conditions = 3
+        self.hidden_names = frozenset()
+        self.replaced_names = frozenset()
+        self.replaced = NEVER_PASSED
+
+    def __dealloc__(self):
+        free(self.ops)
+
+    def set_fields(self, list pairs not None):
+        """(name bytes, Template) in order: proxy_set_header, with the defaults that it leaves."""
+        cdef bytes name
+        cdef Template value
+        cdef HeaderOp* op
+        cdef set names = set()
+        free(self.ops)
+        self.kept = pairs
+        self.n_ops = 0
+        self.replaced = NEVER_PASSED
+        self.ops = <HeaderOp*>malloc((len(pairs) + 1) * sizeof(HeaderOp))
+        if self.ops == NULL:
+            raise MemoryError
+        for name, value in pairs:
+            op = &self.ops[self.n_ops]
+            op.name = of_bytes(name)
+            op.value = <void*>value
+            op.id = find_name(op.name.p, op.name.n)
+            if op.id:
+                self.replaced |= <uint64_t>1 << op.id
+            else:
+                names.add(name.lower())
+            if value.is_constant and value.constant.n == 0:
+                continue                     # an empty value takes the field away
+            if op.id == F_CONTENT_LENGTH or op.id == F_TRANSFER_ENCODING:
+                continue                     # framing is ours alone
+            self.n_ops += 1
+        self.replaced_names = frozenset(names)
+
+    def set_hidden(self, names):
+        """Names of answer fields that the client does not get (bytes)."""
+        cdef bytes name
+        cdef uint8_t field
+        others = set()
+        self.hidden = 0
+        for name in names:
+            field = find_name(name, <uint32_t>len(name))
+            if field:
+                self.hidden |= <uint64_t>1 << field
+            else:
+                others.add(name.lower())
+        self.hidden_names = frozenset(others)
+
+    def set_obeyed(self, names):
+        cdef bytes name
+        self.obeyed = 0
+        for name in names:
+            self.obeyed |= <uint64_t>1 << find_name(name, <uint32_t>len(name))
+
+
+cdef bytes lowered(Str s):
+    return to_bytes(s).lower()
+
+
+cdef int put_target(ProxySettings s, Request r, char** out, char* end) noexcept:
+    """The request-target: as sent, or the rewritten path escaped, prefix replaced, args behind."""
+    cdef char* at = out[0]
+    cdef Str rest
+    cdef Str uri
+    cdef uint32_t size
+    if s.url is not None and s.has_uri:          # proxy_pass with variables and a URI: as it is
+        uri = of_bytes(s.uri)
+        if at + uri.n + 16 > end:
+            return NO_MEMORY
+        out[0] = put_str(at, uri)
+        return 0
+    if not s.has_uri and not r.is_rewritten and r.main is r:
+        if at + r.target.n + 2 > end:
+            return NO_MEMORY
+        if r.head.flags & H_ABSOLUTE:
+            rest = span(&r.head, r.head.path, r.head.path_n)
+            if rest.n == 0 or rest.p[0] != c"/":
+                at[0] = c"/"
+                at += 1
+            out[0] = put_str(at, rest)
+        else:
+            out[0] = put_str(at, r.target)
+        return 0
+    rest = r.uri
+    if s.has_uri and not r.uri_in_proxy:
+        uri = of_bytes(s.uri)
+        if at + uri.n + 16 > end:
+            return NO_MEMORY
+        at = put_str(at, uri)
+        if rest.n >= s.prefix_n:
+            rest.p += s.prefix_n
+            rest.n -= s.prefix_n
+        else:
+            rest.n = 0
+    size = escaped_size(rest.p, rest.n, ESCAPE_URI)
+    if at + size + r.args.n + 16 > end:
+        return NO_MEMORY
+    if rest.n:
+        at += escape_uri(at, rest.p, rest.n, ESCAPE_URI)
+    if r.args.n:
+        at[0] = c"?"
+        at = put_str(at + 1, r.args)
+    out[0] = at
+    return 0
+
+
+cdef int write_request_head(
+    ProxySettings s, Request r, char* out, size_t cap, int64_t* length
+) noexcept:
+    cdef char* at = out
+    cdef char* end = out + cap
+    cdef Str value
+    cdef Field* f
+    cdef uint32_t i
+    cdef int rc
+    cdef bint is_upgrade = s.passes_upgrade and r.head.flags & H_UPGRADE
+    cdef bint has_connection = s.replaced >> F_CONNECTION & 1
+    cdef uint64_t replaced = s.replaced
+    if r.head.size + 1024 > cap:
+        return NO_MEMORY
+    # request line
+    if s.method is not None:
+        rc = evaluate(s.method, r, &value)
+        if rc < 0:
+            return rc
+        if value.n > 256:
+            return NO_MEMORY
+        at = put_str(at, value)
+    elif r.method == r.head.method:
+        at = put_bytes(at, r.head.base + r.head.method_off, r.head.method_n)
+    else:                                        # error_page made a GET of it
+        at = put_bytes(at, b"GET", 3)
+    at[0] = c" "
+    at += 1
+    rc = put_target(s, r, &at, end)
+    if rc < 0:
+        return rc
+    if end - at < <int64_t>r.head.size + 512:
+        return NO_MEMORY
+    at = put_bytes(at, b" HTTP/1.1\r\n" if s.version == 11 else b" HTTP/1.0\r\n", 11)
+    # what the conf sets
+    for i in range(s.n_ops):
+        rc = evaluate(<Template>s.ops[i].value, r, &value)
+        if rc < 0:
+            return rc
+        if value.n == 0:
+            continue
+        if s.ops[i].id == F_CONNECTION and is_upgrade:
+            continue
+        if <size_t>(end - at) < s.ops[i].name.n + value.n + 512:
+            return NO_MEMORY
+        at = put_field(at, s.ops[i].name, value)
+    if is_upgrade:
+        at = put_bytes(at, b"Connection: upgrade\r\n", 21)
+        replaced &= ~(<uint64_t>1 << F_UPGRADE)
+    # the body's framing
+    if not s.passes_body:
+        length[0] = 0
+    elif s.body is not None:
+        rc = evaluate(s.body, r, &value)
+        if rc < 0:
+            return rc
+        length[0] = value.n
+    elif r.body_kind == BODY_LENGTH:
+        length[0] = r.head.content_length
+    elif r.body_kind == BODY_CHUNKED:
+        length[0] = r.body_n if r.is_body_done else -1
+    else:
+        length[0] = 0
+    if length[0] < 0:
+        at = put_bytes(at, b"Transfer-Encoding: chunked\r\n", 28)
+    elif (length[0] or r.body_kind != BODY_NONE or s.body is not None
+            or (r.head.content_length == 0 and r.method == r.head.method)):
+        at = put_bytes(at, b"Content-Length: ", 16)
+        at = put_end(put_decimal(at, <uint64_t>length[0]))
+    # the client's fields
+    if s.passes_fields:
+        for i in range(r.head.n_fields):
+            f = &r.head.fields[i]
+            if f.id:
+                if replaced >> f.id & 1:
+                    continue
+                if f.flags and not (f.id == F_UPGRADE and is_upgrade):
+                    continue
+            elif f.flags:
+                continue
+            elif len(s.replaced_names) and lowered(name_of(&r.head, f)) in s.replaced_names:
+                continue
+            if <size_t>(end - at) < <size_t>f.name_n + f.value_n + 64:
+                return NO_MEMORY
+            at = put_field(at, name_of(&r.head, f), value_of(&r.head, f))
+    at = put_end(at)
+    return <int>(at - out)
+
+
+cdef int shape_answer(ProxySettings s, Request r) noexcept:
+    cdef Head* h = &r.answer
+    cdef Field* f
+    cdef uint16_t i
+    cdef int rc
+    for i in range(h.n_fields):
+        f = &h.fields[i]
+        if f.id:
+            if s.hidden >> f.id & 1:
+                f.flags |= F_IS_HIDDEN
+            elif f.id == F_LOCATION or f.id == F_REFRESH:
+                if s.redirects is not None:
+                    rc = rewrite_field(s.redirects, r, f, f.id == F_REFRESH)
+                    if rc < 0:
+                        return rc
+            elif f.id == F_SET_COOKIE and s.cookie_rules is not None:
+                rc = rewrite_field(s.cookie_rules, r, f, False)
+                if rc < 0:
+                    return rc
+        elif len(s.hidden_names) and lowered(name_of(h, f)) in s.hidden_names:
+            f.flags |= F_IS_HIDDEN
+    return 0
+
+
+cdef int rewrite_field(object rules, Request r, Field* f, bint is_refresh) noexcept:
+    """Ask the rules (a callable: request, bytes, is_refresh → bytes or None); -1 is a fault."""
+    cdef bytes new
+    cdef Str name
+    cdef Str value
+    try:
+        new = rules(r, to_bytes(value_of(&r.answer, f)), is_refresh)
+    except Exception:
+        return -64
+    if new is None:
+        return 0
+    name = copy(&r.arena, name_of(&r.answer, f))
+    value = copy(&r.arena, of_bytes(new))
+    f.flags |= F_IS_HIDDEN
+    return 0 if r.add_field(name, value, f.id) != NULL else NO_MEMORY

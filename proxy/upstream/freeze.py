@@ -1,0 +1,133 @@
+"""Upstream blocks and proxy_… directives become Upstream and ProxySettings for the fast path."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from proxy.upstream._settings import ProxySettings
+from proxy.upstream.directives import DEFAULT_FIELDS, HIDDEN_FIELDS, read_buffers
+from proxy.upstream.proxy_pass import VariableTarget, find_upstream
+from proxy.upstream.servers import (
+    make_implicit,
+    make_upstream,
+    read_upstream,
+    resolve,
+    system_addresses,
+)
+from proxy.variables._variables import compile as compile_text
+
+if TYPE_CHECKING:
+    from proxy.conf.inherit import Block
+    from proxy.upstream._balance import Upstream
+    from proxy.upstream.proxy_pass import Target
+
+# What a request carries to the upstream unless proxy_set_header says otherwise.
+DEFAULT_SET = {"Host": "$proxy_host", "Connection": ""}
+DEFAULT_SET_10 = {"Host": "$proxy_host", "Connection": "close"}
+OBEYED = ("X-Accel-Redirect", "X-Accel-Limit-Rate", "X-Accel-Buffering", "X-Accel-Charset")
+
+
+class Upstreams:
+    """All upstreams of an http block, by lower-case name; implicit ones are made when asked for."""
+
+    def __init__(self, http: Block) -> None:
+        self.named: dict[str, Upstream] = {}
+        self.implicit: dict[str, Upstream] = {}
+        for block in http.find("upstream"):
+            try:
+                upstream = make_upstream(read_upstream(block), system_addresses)
+            except ValueError as error:
+                raise block.error(str(error)) from None
+            if upstream.key is not None:
+                upstream.compiled_key = compile_text(upstream.key, block)
+            self.named[upstream.name.decode().lower()] = upstream
+
+    def find(self, target: Target, block: Block) -> Upstream:
+        """The Upstream that a proxy_pass URL means. Raises ConfError."""
+        try:
+            name = find_upstream(target, dict.fromkeys(self.named, True))
+            if name:
+                return self.named[name]
+            key = target.upstream_name
+            if key not in self.implicit:
+                addresses = resolve(target.endpoint, system_addresses, target.proxy_host)
+                self.implicit[key] = make_implicit(target, addresses)
+            return self.implicit[key]
+        except ValueError as error:
+            raise block.error(str(error)) from None
+
+    def freeze_proxy(self, block: Block, target: Any) -> ProxySettings:
+        """What the proxy_… directives say in this location."""
+        s = ProxySettings()
+        get = block.get
+        if isinstance(target, VariableTarget):
+            s.url = compile_text(target.text, block)
+        else:
+            s.upstream = self.find(target, block)
+            s.is_tls = target.is_tls
+            s.proxy_host = target.proxy_host.encode()
+            s.proxy_port = target.proxy_port.encode()
+            s.has_uri = bool(target.uri)
+            s.uri = target.uri.encode()
+            s.prefix_n = len(target.location.encode())
+        s.version = get("proxy_http_version")
+        s.is_buffered = get("proxy_buffering")
+        s.is_request_buffered = get("proxy_request_buffering")
+        s.passes_fields = get("proxy_pass_request_headers")
+        s.passes_body = get("proxy_pass_request_body")
+        s.passes_trailers = get("proxy_pass_trailers")
+        s.intercepts = get("proxy_intercept_errors")
+        s.ignores_abort = get("proxy_ignore_client_abort")
+        s.connect_ms = get("proxy_connect_timeout")
+        s.send_ms = get("proxy_send_timeout")
+        s.read_ms = get("proxy_read_timeout")
+        buffers = read_buffers(block)
+        s.head_bytes = buffers.first
+        s.buffer_bytes = buffers.count * buffers.size
+        s.file_bytes = buffers.temp_max
+        s.temp_path = os.path.join(block.prefix, get("proxy_temp_path").path)
+        body_path = get("client_body_temp_path")
+        s.body_path = os.path.join(
+            block.prefix, body_path if isinstance(body_path, str) else body_path[0]
+        )
+        s.next_conditions = get("proxy_next_upstream")
+        s.next_tries = get("proxy_next_upstream_tries")
+        s.next_timeout_ms = get("proxy_next_upstream_timeout")
+        s.so_keepalive = get("proxy_socket_keepalive")
+        s.method = self.template(block, "proxy_method")
+        s.body = self.template(block, "proxy_set_body")
+        bind = get("proxy_bind")
+        s.bind = compile_text(bind.text, block) if bind else None
+        self.freeze_fields(block, s)
+        return s
+
+    def template(self, block: Block, name: str) -> Any:
+        text = block.get(name)
+        return compile_text(text, block) if text is not None else None
+
+    def freeze_fields(self, block: Block, s: ProxySettings) -> None:
+        """proxy_set_header with the defaults it leaves; what is hidden of answers."""
+        pairs = list(block.get("proxy_set_header") or [])
+        given = {name.lower() for name, _ in pairs}
+        defaults = DEFAULT_SET if s.version == 11 else DEFAULT_SET_10
+        for name, text in defaults.items():
+            if name.lower() not in given:
+                pairs.append((name, text))
+        for name in DEFAULT_FIELDS:
+            if name.lower() not in given and name not in defaults:
+                pairs.append((name, ""))
+        s.set_fields(
+            [(str(name).encode(), self.field_template(text, block, s)) for name, text in pairs]
+        )
+        passed = {str(name).lower() for name in block.get("proxy_pass_header") or []}
+        hidden = [name for name in HIDDEN_FIELDS if name.lower() not in passed]
+        hidden += [str(name) for name in block.get("proxy_hide_header") or []]
+        s.set_hidden([name.encode() for name in hidden])
+        ignored = block.get("proxy_ignore_headers")
+        s.set_obeyed([name.encode() for name in OBEYED if name.lower() not in ignored])
+
+    def field_template(self, text: str, block: Block, s: ProxySettings) -> Any:
+        if text == "$proxy_host" and s.proxy_host is not None:
+            text = s.proxy_host.decode()
+        return compile_text(text, block)
