@@ -220,7 +220,7 @@ def make_upstream(
 
     peers = []
     for line in settings.servers:
-        if not line.is_resolved or _is_literal(line.endpoint):
+        if not line.is_resolved or is_literal(line.endpoint):
             peers += make_peers(line, resolve(line.endpoint, find_addresses, line.text))
     return Upstream(
         settings.name.encode(),
@@ -268,7 +268,7 @@ def resolve(
     """The IP addresses of an endpoint. ValueError: `host not found in upstream "text"`."""
     if endpoint.path:
         return []
-    if _is_literal(endpoint):
+    if is_literal(endpoint):
         return [endpoint.host]
     try:
         found = list(dict.fromkeys(find_addresses(endpoint.host)))
@@ -313,7 +313,8 @@ def pack_unix(path: str) -> tuple[bytes, int, bytes]:
     return b"unix:" + raw, socket.AF_UNIX, struct.pack("=H", socket.AF_UNIX) + raw + b"\0"
 
 
-def _is_literal(endpoint: Endpoint) -> bool:
+def is_literal(endpoint: Endpoint) -> bool:
+    """A Unix socket or an IP address: nothing to look up."""
     import socket
 
     if endpoint.path or endpoint.is_ipv6:
