@@ -7,6 +7,8 @@ cdef enum Verdict:
     GO = 0        # next stage
     PARK = 1      # somebody holds this request and will resume it
     DONE = 2      # an answer exists
+    REROUTE = 3   # the URI changed: back to route, bounded
+    REENTER = 4   # the location changed (a named one): on with its rewrite and admit
 
 cdef enum FaultCode:
     # the client's fault
