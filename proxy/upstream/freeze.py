@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from proxy.upstream._rewrite import freeze_cookies, freeze_redirects
 from proxy.upstream._settings import ProxySettings
 from proxy.upstream.directives import DEFAULT_FIELDS, HIDDEN_FIELDS, read_buffers
 from proxy.upstream.proxy_pass import VariableTarget, find_upstream
@@ -99,6 +100,13 @@ class Upstreams:
         s.body = self.template(block, "proxy_set_body")
         bind = get("proxy_bind")
         s.bind = compile_text(bind.text, block) if bind else None
+        rate = get("proxy_limit_rate")
+        if isinstance(rate, int):
+            s.limit_rate = rate
+        else:
+            s.limit_rate_text = compile_text(rate, block)
+        s.redirects = freeze_redirects(block, target)
+        s.cookie_rules = freeze_cookies(block)
         self.freeze_fields(block, s)
         return s
 
