@@ -21,7 +21,8 @@ from proxy.base.verdict cimport *
 from proxy.bodies._spool cimport Spool, new_spool
 from proxy.content._errors cimport error_page
 from proxy.engine._link cimport Link
-from proxy.engine._wheel cimport Wheel, set_deadline
+from proxy.engine._wheel cimport Timed, Wheel, set_deadline
+from proxy.limits._admit cimport LimitSettings, check_reqs, give_conns, take_conns
 from proxy.routing._locations cimport AT_REDIRECT, Tree, find_location
 from proxy.routing._names cimport Names, find_server, read_host
 from proxy.routing._uri cimport Uri, read_uri

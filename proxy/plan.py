@@ -13,6 +13,7 @@ from proxy._fastpath import Listener
 from proxy.base._request import Location, Server
 from proxy.conf.report import ConfError
 from proxy.engine.listen import addresses
+from proxy.limits.freeze import Limiters
 from proxy.routing.location import build_tree
 from proxy.routing.server_name import build_names, names_of
 from proxy.upstream import freeze as upstream_freeze
@@ -36,6 +37,7 @@ class Plan:
         self.servers: dict[int, Server] = {}
         self.locations: list[Location] = []
         self.warnings: list[str] = []
+        self.limiters = Limiters(model, seat.shared if seat else None, seat.number if seat else 0)
         for http in model.find("http"):
             self.upstreams = upstream_freeze.Upstreams(http)
             for block in http.find("server"):
@@ -83,6 +85,7 @@ class Plan:
         location.is_named = bool(key) and key.modifier == "@"
         location.is_exact = bool(key) and key.modifier == "="
         freeze_client(location, block)
+        location.limits = self.limiters.freeze(block)
         self.freeze_handler(location, block)
         return location
 

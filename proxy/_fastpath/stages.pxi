@@ -78,7 +78,49 @@ cdef int redirect_to_slash(Worker w, Request r) noexcept:
 
 cdef int admit(Worker w, Request r) noexcept:
     """May it pass? Cheapest test first."""
+    cdef Location l = r.location
+    cdef LimitSettings s
+    cdef uint64_t delay_ms = 0
+    cdef int rc
+    if l.limits is not None:
+        s = <LimitSettings>l.limits
+        if s.reqs is not None:
+            rc = check_reqs(s, r, &delay_ms)
+            if rc < 0:
+                return rc
+        if s.conns is not None:
+            rc = take_conns(s, r)
+            if rc < 0:
+                return rc
+        if delay_ms:
+            if r.keep_head() < 0:
+                return NO_MEMORY
+            return hold_for(w, r, delay_ms)
     return GO
+
+
+@final
+cdef class Alarm(Timed):
+    """Resumes a parked request when its time has come. The request holds it (waiter)."""
+    cdef Worker w
+    cdef PyObject* r              # borrowed: it goes with the request
+
+    cdef void on_deadline(self) noexcept:
+        cdef Request r = <Request>self.r
+        if r.waiter is self:
+            r.waiter = None
+            self.w.drive(r, GO)
+            self.w.settle()
+
+
+cdef int hold_for(Worker w, Request r, uint64_t delay_ms) noexcept:
+    """PARK for so long; then on to the next stage."""
+    cdef Alarm a = Alarm.__new__(Alarm)
+    a.w = w
+    a.r = <PyObject*>r
+    r.waiter = a
+    set_deadline(w.wheel, a, clock.now_ms + delay_ms)
+    return PARK
 
 
 cdef int shape(Worker w, Request r) noexcept:

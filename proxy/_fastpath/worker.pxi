@@ -221,7 +221,6 @@ cdef class Worker(Conductor):
         self.drive(r, verdict)
 
     cdef void drive(self, Request r, int verdict) noexcept:
-        cdef int rounds = 0
         while True:
             if verdict == GO:
                 r.stage += 1
@@ -231,6 +230,14 @@ cdef class Worker(Conductor):
             elif verdict == DONE:
                 self.answer(r)
                 return
+            elif verdict == REROUTE or verdict == REENTER:
+                if r.redirects >= MAX_REDIRECTS:
+                    verdict = REDIRECT_LOOP
+                    continue
+                r.redirects += 1
+                r.is_internal = True
+                r.stage = S_READ if verdict == REROUTE else S_ROUTE
+                verdict = GO
             else:
                 self.fail(r, verdict)
                 return
@@ -247,7 +254,7 @@ cdef class Worker(Conductor):
             r.stream.flush(r)
             r.stream.abort(r)
             return
-        self.answer_status(r, status_of(fault))
+        self.answer_status(r, r.status if fault == LIMITED else status_of(fault))
 
     cdef void refuse(self, Request r, Server s, int fault) noexcept:
         r.server = s
@@ -313,8 +320,10 @@ cdef class Worker(Conductor):
         s.conn.on_answered(r)
 
     cdef void tell(self, Request r) noexcept:
-        """Count, log."""
+        """Count, log; give back what was taken."""
         r.stage = S_TELL
+        if r.conn_limits is not None:
+            give_conns(r)
         self.n_requests += 1
 
     # ---------------------------------------------------------------- the client's events

@@ -237,7 +237,8 @@ cdef class Request:
     cdef uint8_t limit_req_status      # 0 none, 1 passed, 2 delayed, 3 rejected, 4/5 dry run
     cdef uint8_t limit_conn_status
     cdef uint8_t n_conns               # counters taken, given back in tell
-    cdef uint32_t conns[8]
+    cdef uint64_t conns[8]             # handles of what limit_conn took
+    cdef object conn_limits            # limits: what they were taken from
     cdef uint64_t limit_rate
     cdef uint64_t timer_ms             # deadline of a timed park (limit_req delay …)
     cdef object waiter                 # Python policy's own state

@@ -130,6 +130,7 @@ cdef class Request:
         self.call = None
         self.upstream = None
         self.waiter = None
+        self.conn_limits = None
         self.variables = None
 
     cdef int keep_head(self) noexcept:
