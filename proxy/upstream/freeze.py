@@ -19,9 +19,13 @@ from proxy.upstream.servers import (
 from proxy.variables._variables import compile as compile_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from proxy.conf.inherit import Block
     from proxy.upstream._balance import Upstream
     from proxy.upstream.proxy_pass import Target
+    from proxy.upstream.servers import UpstreamSettings
+    from proxy.upstream.tls import TlsContexts
 
 # What a request carries to the upstream unless proxy_set_header says otherwise.
 DEFAULT_SET = {"Host": "$proxy_host", "Connection": ""}
@@ -35,14 +39,34 @@ class Upstreams:
     def __init__(self, http: Block) -> None:
         self.named: dict[str, Upstream] = {}
         self.implicit: dict[str, Upstream] = {}
+        self.settings: dict[str, UpstreamSettings] = {}
+        self.contexts: TlsContexts | None = None
         for block in http.find("upstream"):
+            settings = read_upstream(block)
             try:
-                upstream = make_upstream(read_upstream(block), system_addresses)
+                upstream = make_upstream(settings, system_addresses)
             except ValueError as error:
                 raise block.error(str(error)) from None
             if upstream.key is not None:
                 upstream.compiled_key = compile_text(upstream.key, block)
-            self.named[upstream.name.decode().lower()] = upstream
+            key = upstream.name.decode().lower()
+            self.named[key] = upstream
+            self.settings[key] = settings
+
+    def share(self, zones: Mapping[str, Any]) -> None:
+        """In a worker: keep the peers of upstreams with a zone in it; zones: name → base Zone."""
+        for key, settings in self.settings.items():
+            if settings.zone is not None and settings.zone.name in zones:
+                self.named[key].share(zones[settings.zone.name])
+
+    def to_follow(self) -> list[tuple[Upstream, UpstreamSettings]]:
+        """The upstreams whose names a worker follows: follow.follow(upstream, settings, resolver)
+        with a resolver of settings.resolver."""
+        return [
+            (self.named[key], settings)
+            for key, settings in self.settings.items()
+            if any(line.is_resolved for line in settings.servers)
+        ]
 
     def find(self, target: Target, block: Block) -> Upstream:
         """The Upstream that a proxy_pass URL means. Raises ConfError."""
@@ -72,6 +96,12 @@ class Upstreams:
             s.has_uri = bool(target.uri)
             s.uri = target.uri.encode()
             s.prefix_n = len(target.location.encode())
+        if s.is_tls or isinstance(target, VariableTarget):
+            tls = self.tls_contexts().find(block)
+            s.tls = tls.context
+            s.tls_name = compile_text(tls.name, block)
+            s.tls_verify = tls.verifies
+            s.tls_sni = tls.sends_name
         s.version = get("proxy_http_version")
         s.is_buffered = get("proxy_buffering")
         s.is_request_buffered = get("proxy_request_buffering")
@@ -109,6 +139,14 @@ class Upstreams:
         s.cookie_rules = freeze_cookies(block)
         self.freeze_fields(block, s)
         return s
+
+    def tls_contexts(self) -> TlsContexts:
+        """Made when first asked for: few confs need it, and ssl loads slowly."""
+        if self.contexts is None:
+            from proxy.upstream.tls import TlsContexts
+
+            self.contexts = TlsContexts()
+        return self.contexts
 
     def template(self, block: Block, name: str) -> Any:
         text = block.get(name)
