@@ -160,9 +160,11 @@ class Upstreams:
         for name, text in defaults.items():
             if name.lower() not in given:
                 pairs.append((name, text))
-        for name in DEFAULT_FIELDS:
-            if name.lower() not in given and name not in defaults:
-                pairs.append((name, ""))
+        pairs += [
+            (name, "")
+            for name in DEFAULT_FIELDS
+            if name.lower() not in given and name not in defaults
+        ]
         s.set_fields(
             [(str(name).encode(), self.field_template(text, block, s)) for name, text in pairs]
         )
