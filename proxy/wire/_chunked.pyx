@@ -1,4 +1,3 @@
-# cython: language_level=3
 """Chunked bodies: strict where a lenient reader and its neighbour could disagree.
 
 A size is 1 to 16 hex digits and nothing else; every line ends in CRLF; extensions are

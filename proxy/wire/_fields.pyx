@@ -1,4 +1,3 @@
-# cython: language_level=3
 """The table of field names that compiled code knows, filled once at import."""
 
 from libc.stdint cimport uint8_t, uint32_t

@@ -1,4 +1,3 @@
-# cython: language_level=3
 """HTTP/1.1 heads: one pass from the first byte to the empty line, no second look.
 
 What is ambiguous is refused here, so that nothing behind this file meets it: both
@@ -456,8 +455,8 @@ cdef int note_field(Head* h, const char* buf, Field* f, Side side) noexcept nogi
     elif f.id == F_CONTENT_LENGTH:
         return read_length(h, p, n)
     elif f.id == F_TRANSFER_ENCODING:
-        # a repeated one, one beside a length, and one in HTTP/1.0 (RFC 9112 §6.1)
-        if h.version < 11 or h.flags & H_CHUNKED or h.content_length != -1:
+        # an empty or repeated one, one beside a length, one in HTTP/1.0 (RFC 9112 §6.1)
+        if n == 0 or h.version < 11 or h.flags & H_CHUNKED or h.content_length != -1:
             return BAD_REQUEST
         if n != 7 or not is_folded(p, b"chunked", 7):
             return NOT_IMPLEMENTED

@@ -1,4 +1,3 @@
-# cython: language_level=3
 """The two tables behind the writers: status lines and the date of this second."""
 
 from libc.stdint cimport int64_t, uint16_t, uint32_t

@@ -1,4 +1,3 @@
-# cython: language_level=3
 """The codec as Python sees it: for tests, the fuzz target and the slow rooms."""
 
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
