@@ -321,6 +321,6 @@ def is_literal(endpoint: Endpoint) -> bool:
         return True
     try:
         socket.inet_pton(socket.AF_INET, endpoint.host)
-    except OSError:
+    except (OSError, ValueError):
         return False
     return True

@@ -264,7 +264,9 @@ def test_an_address_is_its_own_answer(address: str) -> None:
     assert asyncio.run(resolver.resolve(address)) == [address]
 
 
-@pytest.mark.parametrize("name", ["", ".", "a..b", "x" * 64 + ".test", "a." * 130, "\xff.test"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "a..b", "x" * 64 + ".test", "a." * 130, "\xff.test", "\udcff\0"]
+)
 def test_names_that_are_none(server: Callable[..., NameServer], name: str) -> None:
     names = server()
     with pytest.raises(ResolveError):
