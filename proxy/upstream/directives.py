@@ -245,7 +245,7 @@ directive(
     doc="One server of the group, or all addresses of a name.",
 )
 directive(
-    "keepalive", UPSTREAM, read=read_keepalive, most=2, default=(32, True), inherit=False,
+    "keepalive", UPSTREAM, read=read_keepalive, most=2, default="32 local", inherit=False,
     syntax="number [local]",
     doc="How many idle connections a worker keeps; local: only for the location that opened them.",
 )
@@ -292,7 +292,7 @@ directive(
     doc="Sends the request to a server or an upstream; a URI replaces the location's prefix.",
 )
 directive(
-    "proxy_http_version", EVERY, read=read_http_version, most=1, default=11, syntax="1.0 | 1.1",
+    "proxy_http_version", EVERY, read=read_http_version, most=1, default="1.1", syntax="1.0 | 1.1",
     doc="The HTTP version spoken to the upstream.",
 )
 directive("proxy_connect_timeout", EVERY, Duration(), default="60s",
@@ -302,7 +302,7 @@ directive("proxy_send_timeout", EVERY, Duration(), default="60s",
 directive("proxy_read_timeout", EVERY, Duration(), default="60s",
           doc="How long the upstream may send nothing of its answer.")
 directive(
-    "proxy_next_upstream", EVERY, read=read_next_upstream, default=3,
+    "proxy_next_upstream", EVERY, read=read_next_upstream, default="error timeout",
     syntax="error | timeout | invalid_header | http_500 | http_502 | http_503 | http_504 | "
     "http_403 | http_404 | http_429 | non_idempotent | off …",
     doc="After which failures the request goes to the next server.",
@@ -338,10 +338,10 @@ directive("proxy_max_temp_file_size", EVERY, Size(), default="1024m",
           doc="How large the temporary file of an answer may grow; 0: none is made.")
 directive("proxy_temp_file_write_size", EVERY, Size(),
           doc="How much is written to the temporary file at once; twice one buffer.")
-directive("proxy_temp_path", EVERY, read=read_temp_path, most=4, default=TempPath("proxy_temp"),
+directive("proxy_temp_path", EVERY, read=read_temp_path, most=4, default="proxy_temp",
           syntax="path [level [level [level]]]",
           doc="Where the temporary files of answers are.")
-directive("proxy_limit_rate", EVERY, read=read_limit_rate, most=1, default=0, syntax="rate",
+directive("proxy_limit_rate", EVERY, read=read_limit_rate, most=1, default="0", syntax="rate",
           doc="Bytes per second read from the upstream; 0 is no limit.")
 directive("proxy_ignore_client_abort", EVERY, Flag(), default="off",
           doc="Goes on with the upstream when the client has left.")
