@@ -11,7 +11,7 @@ SOURCES := setup.py $(shell find proxy -name '*.pyx' -o -name '*.pxd' -o -name '
 # as root, workers would become "nobody" and could not read a checkout below /root
 AS_ROOT := $(if $(filter 0,$(shell id -u)),-g "user root;")
 
-.PHONY: help run build build-debug test bench bench-quick fuzz lint docs clean
+.PHONY: help run build build-debug test bench bench-quick bench-micro bench-faults fuzz lint docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -36,6 +36,12 @@ bench: .stamp-needs-bench .venv/.has-bench build ## CPU and memory beside nginx,
 
 bench-quick: .stamp-needs-bench .venv/.has-bench build ## the same in a minute, less exact
 	$(BIN)/python bench/run.py --quick
+
+bench-micro: .venv/.has-test build ## parser, router and bucket alone
+	$(BIN)/python -m pytest bench/micro.py --benchmark-columns=median,iqr,ops,rounds
+
+bench-faults: .stamp-needs-bench build ## reloads and killed workers under load: what clients notice
+	$(BIN)/python bench/faults.py
 
 fuzz: .stamp-needs-test .venv/.has-test .stamp-debug ## the codecs against their oracles, FUZZ_SECONDS each
 	HEADRACE_FUZZ_S=$${FUZZ_SECONDS:-60} $(BIN)/python -m pytest tests -k fuzz
