@@ -1,4 +1,4 @@
-# Request targets: normalised as nginx does it, escaped and unescaped.
+# Request targets, normalised as nginx does it.
 #
 # Called once per request by the route stage, and by whatever changes a URI. Nothing here
 # allocates, and nothing writes more than the bytes named in the .pxd.
@@ -6,6 +6,7 @@
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memchr
 
+from proxy.base._escape cimport HEX, UNESCAPE_ALL, unescape_uri
 from proxy.base.span cimport Str, text
 from proxy.base.verdict cimport BAD_REQUEST
 
@@ -20,28 +21,12 @@ cdef enum Class:
     C_NEVER = 6      # controls and space: no target has them (RFC 3986 §2)
 
 cdef uint8_t[256] CLASS
-cdef uint8_t[256] HEX            # value of a hex digit, 255: none
-cdef uint8_t[256] MUST           # bit `Escape`: this byte is escaped
-cdef const char* DIGITS = b"0123456789ABCDEF"
 
 
-cdef void fill_tables():
-    cdef int c, kind
-    never = b' "<>\\^`{|}'
-    more = (b"#%?", b"#%?&+;", b"", b"#%'", b"'")
+cdef void fill_table():
+    cdef int c
     for c in range(256):
-        is_odd = c <= 0x20 or c >= 0x7F or c in never
         CLASS[c] = C_NEVER if c <= 0x20 or c == 0x7F else C_USUAL
-        HEX[c] = 255
-        for kind in range(5):
-            if is_odd or c in more[kind]:
-                MUST[c] |= 1 << kind
-        if not (c < 128 and chr(c).isalnum()) and c not in b"-._~":
-            MUST[c] |= 1 << ESCAPE_COMPONENT
-    for c in range(10):
-        HEX[48 + c] = c
-    for c in range(6):
-        HEX[65 + c] = HEX[97 + c] = 10 + c
     CLASS[b"/"[0]] = C_SLASH
     CLASS[b"."[0]] = C_DOT
     CLASS[b"+"[0]] = C_PLUS
@@ -49,7 +34,7 @@ cdef void fill_tables():
     CLASS[b"%"[0]] = C_PERCENT
 
 
-fill_tables()
+fill_table()
 
 
 cdef inline void set_args(Uri* uri, const char* p, uint32_t n) noexcept:
@@ -247,73 +232,6 @@ cdef Str find_exten(const char* path, uint32_t n) noexcept:
     return text(NULL, 0)
 
 
-cdef uint32_t escaped_size(const char* s, uint32_t n, int kind) noexcept:
-    cdef uint32_t size = n
-    cdef uint32_t i
-    for i in range(n):
-        size += 2 * (MUST[<uint8_t>s[i]] >> kind & 1)
-    return size
-
-
-cdef uint32_t escape_uri(char* out, const char* s, uint32_t n, int kind) noexcept:
-    cdef uint32_t u = 0
-    cdef uint32_t i
-    cdef uint8_t c
-    for i in range(n):
-        c = <uint8_t>s[i]
-        if not MUST[c] >> kind & 1:
-            out[u] = <char>c
-            u += 1
-            continue
-        out[u] = 37
-        out[u + 1] = DIGITS[c >> 4]
-        out[u + 2] = DIGITS[c & 15]
-        u += 3
-    return u
-
-
-cdef uint32_t unescape_uri(
-    char* out, const char* s, uint32_t n, int kind, uint32_t* used
-) noexcept:
-    # A "%" that no two hex digits follow vanishes: with the digit behind it, if there is
-    # one, as in nginx. So the result is never longer than s.
-    cdef uint32_t u = 0
-    cdef uint32_t i = 0
-    cdef uint8_t c, d, first
-    while i < n:
-        c = <uint8_t>s[i]
-        i += 1
-        if c == 37:
-            if i == n:
-                break
-            first = <uint8_t>s[i]
-            i += 1
-            if HEX[first] == 255:
-                out[u] = <char>first
-                u += 1
-                continue
-            if i == n:
-                break
-            d = <uint8_t>s[i]
-            i += 1
-            if HEX[d] == 255:
-                continue
-            c = <uint8_t>(HEX[first] << 4 | HEX[d])
-            if kind == UNESCAPE_REDIRECT and (c <= 37 or c >= 0x7F):
-                out[u] = 37
-                out[u + 1] = <char>first
-                out[u + 2] = <char>d
-                u += 3
-                continue
-        out[u] = <char>c
-        u += 1
-        if c == 63 and kind != UNESCAPE_ALL:
-            break
-    if used != NULL:
-        used[0] = i
-    return u
-
-
 def normalise(bytes target not None, bint is_merging=True):
     """(path, args, exten, flags) of a request target; ValueError where nginx answers 400."""
     cdef Uri uri
@@ -343,19 +261,3 @@ def exten(bytes path not None):
     """The extension of a path, without its dot; b"" if it has none."""
     cdef Str s = find_exten(<const char*>path, <uint32_t>len(path))
     return s.p[:s.n] if s.n else b""
-
-
-def escape(bytes s not None, str kind="uri"):
-    """Percent-encode; kind: uri, args, component, html or refresh."""
-    cdef int k = ("uri", "args", "component", "html", "refresh").index(kind)
-    cdef bytearray room = bytearray(escaped_size(<const char*>s, <uint32_t>len(s), k) + 1)
-    cdef char* out = room
-    return out[:escape_uri(out, <const char*>s, <uint32_t>len(s), k)]
-
-
-def unescape(bytes s not None, str kind="all"):
-    """Percent-decode; kind: all, uri (stops behind "?") or redirect (decodes only plain ASCII)."""
-    cdef int k = ("all", "uri", "redirect").index(kind)
-    cdef bytearray room = bytearray(len(s) + 1)
-    cdef char* out = room
-    return out[:unescape_uri(out, <const char*>s, <uint32_t>len(s), k, NULL)]

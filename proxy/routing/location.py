@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from proxy.base._escape import escape
 from proxy.base._pcre import Pattern, PatternError
 from proxy.conf.report import ConfError
 from proxy.routing._locations import Tree
-from proxy.routing._uri import escape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

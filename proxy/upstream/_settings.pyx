@@ -6,7 +6,7 @@ from proxy.base._arena cimport copy, take
 from proxy.base.head cimport *
 from proxy.base.span cimport is_same_word, lower, of_bytes, text, to_bytes
 from proxy.base.verdict cimport NO_MEMORY
-from proxy.routing._uri cimport ESCAPE_URI, escape_uri, escaped_size
+from proxy.base._escape cimport ESCAPE_URI, escape_uri, escaped_size
 from proxy.variables._variables cimport evaluate
 from proxy.wire._fields cimport find_name, name_text
 from proxy.wire._h1write cimport *

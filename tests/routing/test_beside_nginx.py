@@ -90,7 +90,8 @@ def uris():
 
 TARGET_PIECES = [
     "/", "/", "/", "a", "b.c", ".", "..", "%2e", "%2E%2e", "%2f", "%41", "%", "%4", "%zz",
-    "%25", "%23", "%3f", "?", "#", "?x=%20", "+", "%2b", "...", ".a", "a.", "%00", "%7f", "&", "=", "//", "/./", "/../",
+    "%25", "%23", "%3f", "?", "#", "?x=%20", "+", "%2b", "...", ".a", "a.", "%00", "%7f",
+    "&", "=", "//", "/./", "/../",
 ]  # fmt: skip
 
 
@@ -107,10 +108,11 @@ SERVERS = [
 ]  # fmt: skip
 HOSTS = [
     "first.test", "FIRST.test", "first.test.", "first.test:81", "exact.test", "a.exact.test",
-    "b.a.exact.test", "wild.test", "x.wild.test", "deep.wild.test", "x.deep.wild.test", "y.x.deep.wild.test",
-    "dot.test", "x.dot.test", "xdot.test", "tail.a", "tail.a.b", "tail", "tail.more", "tail.more.x",
-    "a.tail.more.x", "b.a.tail.more.x", "re12.test", "re.test", "RE7.TEST", "isupper", "none",
-    "[::1]", "[::1]:80", "a..b", ".", "a/b", "x_y.wild.test", ".wild.test", "1.2.3.4:9",
+    "b.a.exact.test", "wild.test", "x.wild.test", "deep.wild.test", "x.deep.wild.test",
+    "y.x.deep.wild.test", "dot.test", "x.dot.test", "xdot.test", "tail.a", "tail.a.b", "tail",
+    "tail.more", "tail.more.x", "a.tail.more.x", "b.a.tail.more.x", "re12.test", "re.test",
+    "RE7.TEST", "isupper", "none", "[::1]", "[::1]:80", "a..b", ".", "a/b", "x_y.wild.test",
+    ".wild.test", "1.2.3.4:9",
 ]  # fmt: skip
 
 
