@@ -6,10 +6,11 @@
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cython cimport final
-from libc.errno cimport EAGAIN, EINPROGRESS, errno
+from libc.errno cimport EAGAIN, EINPROGRESS, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcpy, memmove, memset
+from posix.unistd cimport close as c_close
 
 from proxy.base._arena cimport copy, take
 from proxy.base._client cimport Client
@@ -72,5 +73,6 @@ cdef inline int status_of(int fault) noexcept:
 
 include "_fastpath/client.pxi"
 include "_fastpath/upstream.pxi"
+include "_fastpath/splice.pxi"
 include "_fastpath/stages.pxi"
 include "_fastpath/worker.pxi"

@@ -355,6 +355,9 @@ cdef class ClientH1(Link):
                 self.w.on_body(r, p, used)
             if self.body_left == 0:
                 self.end_body()
+            elif self.body_left >= SPLICE_LEAST and used == n and self.r is r and (
+                    r is not None and r.call is not None and not self.is_paused):
+                splice_body(self.w, r, <UpstreamH1>r.call)
             return <int>used
         while used < n:
             found = read_chunked(self.chunked, p + used, n - used, &got, &piece)

@@ -28,6 +28,7 @@ cdef class UpstreamH1(Link):
     cdef Request r
     cdef ProxySettings s
     cdef ClientH1 tunnel
+    cdef Splice splice            # moves a body at the moment, either way
     cdef object sock              # while dialing
     cdef object task
     cdef PyObject* peer_next      # idle chain of the peer
@@ -290,8 +291,11 @@ cdef class UpstreamH1(Link):
             self.left -= got
             a.length += got
             w.relay(r, self, p, got)
-            if self.r is r and self.left == 0:
-                self.end_answer(r, n - got)
+            if self.r is r:
+                if self.left == 0:
+                    self.end_answer(r, n - got)
+                elif self.left >= SPLICE_LEAST and n - got == 0:
+                    splice_answer(w, r, self)
         elif self.kind == BODY_UNTIL_CLOSE:
             a.length += n
             w.relay(r, self, p, n)
@@ -332,6 +336,9 @@ cdef class UpstreamH1(Link):
 
     cdef void drop(self) noexcept:
         """Close it; nobody waits for it."""
+        if self.splice is not None:
+            self.splice.close()
+            self.splice = None
         self.w.forget_idle(self)
         self.state = U_OVER
         self.r = None
@@ -417,7 +424,7 @@ cdef class UpstreamH1(Link):
                 self.tunnel.close()
             self.close()
         elif self.r is not None:
-            if self.is_paused:                   # it waits for the client, whose time limit runs
+            if self.is_paused and self.splice is None:  # it waits for the client, whose time limit runs
                 set_deadline(self.w.wheel, self, clock.now_ms + self.s.read_ms)
             else:
                 self.lose(UPSTREAM_SEND_TIMEOUT if self.is_blocked else UPSTREAM_READ_TIMEOUT)

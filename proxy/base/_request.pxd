@@ -221,6 +221,7 @@ cdef class Request:
     cdef int64_t received_head         # $request_length is this + body as received
     cdef Str text                      # the whole body of an answer of ours, when it is short
     cdef Source source                 # what feeds the body when the stream can take more
+    cdef object filters                # body filters of this answer, or None
     cdef object waiting                # bodies.Spool: read from the upstream, not yet taken
     cdef uint8_t is_answer_read        # the upstream's answer came whole
     # upstream

@@ -127,6 +127,7 @@ cdef class Request:
         self.body = None
         self.source = None
         self.waiting = None
+        self.filters = None
         self.call = None
         self.upstream = None
         self.waiter = None

@@ -1,0 +1,316 @@
+# A large body moved by splice(2) from one plaintext Link to the other, through a pooled pipe.
+#
+# Begun when at least SPLICE_LEAST bytes of a known length remain, nothing reads the body
+# and the sink's transport holds nothing. The source's transport is paused meanwhile; the
+# descriptors are dup'ed, since the loop watches the originals itself. A watcher is armed
+# only after EAGAIN, or it would spin.
+
+cdef extern from "<fcntl.h>" nogil:
+    enum:
+        SPLICE_F_MOVE
+        SPLICE_F_NONBLOCK
+        SPLICE_F_MORE
+        F_SETPIPE_SZ
+        O_NONBLOCK
+        O_CLOEXEC
+    ssize_t c_splice "splice"(int, long long*, int, long long*, size_t, unsigned int)
+    int fcntl(int, int, ...)
+
+cdef extern from "<unistd.h>" nogil:
+    int pipe2(int*, int)
+    int dup(int)
+    ssize_t c_read "read"(int, void*, size_t)
+
+cdef enum:
+    SPLICE_LEAST = 64 * 1024
+    PIPE_BYTES = 1 << 20
+    PIPES_MAX = 256               # open at once; without one the body is copied
+    TURN_BYTES = 8 << 20          # moved in one turn of the loop, then others have theirs
+    KEEP_UP_MS = 250              # a client keeps up while it takes KEEP_UP_BYTES in this time;
+    KEEP_UP_BYTES = 4 << 20       # one that does not gets a buffered answer from the spool
+
+cdef int[64] kept_pipes           # read ends and write ends of empty pipes
+cdef int n_kept_pipes = 0
+cdef int n_pipes = 0
+
+
+cdef bint take_pipe(int* ends) noexcept:
+    global n_kept_pipes, n_pipes
+    if n_kept_pipes:
+        n_kept_pipes -= 2
+        ends[0] = kept_pipes[n_kept_pipes]
+        ends[1] = kept_pipes[n_kept_pipes + 1]
+        return True
+    if n_pipes >= PIPES_MAX or pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0:
+        return False
+    fcntl(ends[1], F_SETPIPE_SZ, <int>PIPE_BYTES)
+    n_pipes += 1
+    return True
+
+
+cdef void give_pipe(int* ends, bint is_empty) noexcept:
+    global n_kept_pipes, n_pipes
+    if is_empty and n_kept_pipes < 64:
+        kept_pipes[n_kept_pipes] = ends[0]
+        kept_pipes[n_kept_pipes + 1] = ends[1]
+        n_kept_pipes += 2
+    else:
+        c_close(ends[0])
+        c_close(ends[1])
+        n_pipes -= 1
+
+
+@final
+cdef class Splice(Timed):
+    cdef Worker w
+    cdef Request r
+    cdef UpstreamH1 u
+    cdef ClientH1 c
+    cdef bint is_answer           # upstream to client; else the client's body to the upstream
+    cdef int source               # dup'ed
+    cdef int sink
+    cdef int[2] ends
+    cdef size_t in_pipe
+    cdef int64_t left             # still to come from the source
+    cdef bint is_reading          # which watchers are armed
+    cdef bint is_writing
+    cdef bint is_over
+    cdef bint is_full             # the sink takes nothing at the moment
+    cdef int64_t moved            # since keeping up was looked at
+
+    cdef bint begin(self) noexcept:
+        """False: it cannot be done now, copy instead."""
+        cdef Link source = <Link>self.u if self.is_answer else <Link>self.c
+        cdef Link sink = <Link>self.c if self.is_answer else <Link>self.u
+        if not take_pipe(self.ends):
+            return False
+        self.source = dup(source.fd)
+        self.sink = dup(sink.fd)
+        if self.source < 0 or self.sink < 0:
+            self.close()
+            return False
+        source.pause()
+        if self.is_answer and self.u.s.is_buffered:
+            set_deadline(self.w.wheel, self, clock.now_ms + KEEP_UP_MS)
+        return True
+
+    cdef void on_deadline(self) noexcept:
+        if self.is_over:
+            return
+        if self.is_full and self.moved < KEEP_UP_BYTES:
+            self.unsplice()
+            self.w.settle()
+            return
+        self.moved = 0
+        set_deadline(self.w.wheel, self, clock.now_ms + KEEP_UP_MS)
+
+    cdef void close(self) noexcept:
+        """Watchers, dups and pipe go."""
+        if self.is_over:
+            return
+        self.is_over = True
+        self.forget_deadline()
+        self.watch(False, False)
+        if self.source >= 0:
+            c_close(self.source)
+        if self.sink >= 0:
+            c_close(self.sink)
+        give_pipe(self.ends, self.in_pipe == 0)
+
+    cdef void watch(self, bint is_reading, bint is_writing) noexcept:
+        if is_reading != self.is_reading:
+            self.is_reading = is_reading
+            if is_reading:
+                self.w.loop.add_reader(self.source, self._on_event)
+            else:
+                self.w.loop.remove_reader(self.source)
+        if is_writing != self.is_writing:
+            self.is_writing = is_writing
+            if is_writing:
+                self.w.loop.add_writer(self.sink, self._on_event)
+            else:
+                self.w.loop.remove_writer(self.sink)
+
+    def _on_event(self):
+        if not self.is_over:
+            tick()
+            self.run()
+            self.w.settle()
+
+    cdef void run(self) noexcept:
+        """Move until somebody would block, all is moved, or the turn is over."""
+        cdef ssize_t n
+        cdef size_t want
+        cdef int64_t moved = 0
+        cdef bint is_dry = False
+        cdef bint is_full = False
+        while moved < TURN_BYTES:
+            if self.left and not is_dry and self.in_pipe < PIPE_BYTES // 2:
+                want = PIPE_BYTES if self.left > PIPE_BYTES else <size_t>self.left
+                n = c_splice(self.source, NULL, self.ends[1], NULL, want,
+                             SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
+                if n > 0:
+                    self.left -= n
+                    self.in_pipe += <size_t>n
+                    self.count_in(n)
+                elif n == 0:
+                    self.lose_source()
+                    return
+                elif errno == EAGAIN:
+                    is_dry = True
+                elif errno != EINTR:
+                    self.lose_source()
+                    return
+            if self.in_pipe:
+                n = c_splice(self.ends[0], NULL, self.sink, NULL, self.in_pipe,
+                             SPLICE_F_MOVE | SPLICE_F_NONBLOCK
+                             | (SPLICE_F_MORE if self.left and not is_dry else 0))
+                if n > 0:
+                    self.in_pipe -= <size_t>n
+                    moved += n
+                    self.count_out(n)
+                elif n < 0 and errno == EAGAIN:
+                    is_full = True
+                    break
+                elif n < 0 and errno != EINTR:
+                    self.lose_sink()
+                    return
+            elif is_dry:
+                break
+            if self.left == 0 and self.in_pipe == 0:
+                self.finish()
+                return
+        self.is_full = is_full
+        self.moved += moved
+        self.watch(not is_full, is_full)
+
+    cdef void count_in(self, ssize_t n) noexcept:
+        cdef Attempt* a
+        if self.is_answer:
+            a = &self.r.attempts[self.r.n_attempts - 1]
+            a.length += n
+            a.bytes_received += n
+            self.u.left -= n
+            self.u.node.deadline_ms = clock.now_ms + self.u.s.read_ms
+        else:
+            self.c.body_left -= n
+            self.r.body_n += n
+            self.c.node.deadline_ms = clock.now_ms + self.r.location.body_timeout_ms
+
+    cdef void count_out(self, ssize_t n) noexcept:
+        if self.is_answer:
+            self.r.sent_body += n
+            set_deadline(self.w.wheel, self.c, clock.now_ms + self.r.location.send_timeout_ms)
+        else:
+            self.u.written += n
+            self.u.node.deadline_ms = clock.now_ms + self.u.s.read_ms
+
+    cdef void unsplice(self) noexcept:
+        """The client does not keep up: the answer goes on through memory and file."""
+        cdef Request r = self.r
+        cdef UpstreamH1 u = self.u
+        cdef Spool q = new_spool(<size_t>u.s.buffer_bytes + READ_BYTES + PIPE_BYTES,
+                                 u.s.file_bytes, u.s.temp_path, False)
+        cdef ssize_t n
+        cdef int rc = 0
+        while self.in_pipe and rc == 0:
+            n = c_read(self.ends[0], self.w.buf, READ_BYTES)
+            if n <= 0:
+                rc = INTERNAL
+                break
+            self.in_pipe -= <size_t>n
+            rc = q.put(self.w.buf, <size_t>n)
+        self.close()
+        u.splice = None
+        r.waiting = q
+        if rc < 0:
+            self.w.fail(r, rc)
+            return
+        if u.left == 0:
+            u.end_answer(r, 0)
+        else:
+            u.unpause()
+        if r.waiting is not None and self.c.r is r and self.w.send_waiting(r) == 0:
+            self.w.on_client_drained(r)
+
+    cdef void finish(self) noexcept:
+        cdef Request r = self.r
+        cdef UpstreamH1 u = self.u
+        cdef ClientH1 c = self.c
+        self.close()
+        u.splice = None
+        if self.is_answer:
+            c.node.deadline_ms = 0
+            u.end_answer(r, 0)
+        else:
+            c.unpause()
+            c.end_body()
+
+    cdef void lose_source(self) noexcept:
+        self.close()
+        self.u.splice = None
+        if self.is_answer:
+            self.u.lose(UPSTREAM_CUT)
+        else:
+            self.r.told_status = 400
+            self.w.on_client_gone(self.r)
+            self.c.close()
+
+    cdef void lose_sink(self) noexcept:
+        self.close()
+        self.u.splice = None
+        if self.is_answer:
+            self.w.lose_client(self.r)
+        else:
+            self.c.unpause()
+            self.u.lose(UPSTREAM_CLOSED)
+
+
+cdef bint splice_answer(Worker w, Request r, UpstreamH1 u) noexcept:
+    """Move the rest of the answer's body without touching it. False: it is to be copied."""
+    cdef ClientH1 c = (<H1Stream>r.stream).conn
+    cdef Splice s
+    if (u.left < SPLICE_LEAST or not c.is_plain or not u.is_plain or c.is_blocked
+            or r.is_header_only or r.waiting is not None or r.out_kind != BODY_LENGTH
+            or r.limit_rate or c.is_closing or r.filters is not None):
+        return False
+    r.stream.flush(r)
+    if c.is_blocked or c.is_closing or u.r is not r:
+        return False
+    s = Splice.__new__(Splice)
+    s.w = w
+    s.r = r
+    s.u = u
+    s.c = c
+    s.is_answer = True
+    s.left = u.left
+    if not s.begin():
+        u.unpause()
+        return False
+    u.splice = s
+    s.run()
+    return True
+
+
+cdef bint splice_body(Worker w, Request r, UpstreamH1 u) noexcept:
+    """The same for the rest of the client's body, towards an upstream that streams it."""
+    cdef ClientH1 c = (<H1Stream>r.stream).conn
+    cdef Splice s
+    cdef bint is_bounded = r.location.max_body == 0 or r.head.content_length <= r.location.max_body
+    if (c.body_left < SPLICE_LEAST or c.chunked != NULL or not c.is_plain or not u.is_plain
+            or u.is_blocked or r.body is not None or c.held_n or not is_bounded):
+        return False
+    if w.ask_of is u and w.ask_n and w.write_ask(u, NULL, 0):
+        return False
+    s = Splice.__new__(Splice)
+    s.w = w
+    s.r = r
+    s.u = u
+    s.c = c
+    s.left = c.body_left
+    if not s.begin():
+        c.unpause()
+        return False
+    u.splice = s
+    s.run()
+    return True
