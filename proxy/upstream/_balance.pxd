@@ -4,6 +4,7 @@
 # pairs. pick counts the connection on the peer; on_released gives it back. Times
 # are CLOCK_MONOTONIC milliseconds, so that workers may share them through a zone.
 
+from cython cimport final
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from proxy.base._shm cimport Zone, ZoneHead
@@ -69,6 +70,7 @@ cdef struct Table:
     uint8_t is_single     # one peer and no backup: never marked down
 
 
+@final
 cdef class Peer:
     cdef PeerCore core
     cdef PeerState own
@@ -94,6 +96,7 @@ cdef class Upstream
 ctypedef void (*OnRemoved)(Upstream u, Peer p) noexcept
 
 
+@final
 cdef class Upstream:
     cdef readonly bytes name      # of the upstream block, or host:port of proxy_pass
     cdef Table primary
