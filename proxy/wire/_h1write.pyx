@@ -1,6 +1,6 @@
 """The two tables behind the writers: status lines and the date of this second."""
 
-from libc.stdint cimport int64_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint16_t
 from libc.string cimport memcpy
 
 from proxy.base.span cimport Str, text
