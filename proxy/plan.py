@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy._fastpath import Listener
 from proxy.base._request import Location, Server
+from proxy.base._shm import Zone
 from proxy.conf.report import ConfError
 from proxy.engine.listen import addresses
 from proxy.limits.freeze import Limiters
@@ -36,10 +37,14 @@ class Plan:
         self.listeners: dict[str, Listener] = {}
         self.servers: dict[int, Server] = {}
         self.locations: list[Location] = []
+        self.resolvers: dict[Any, Any] = {}
         self.warnings: list[str] = []
         self.limiters = Limiters(model, seat.shared if seat else None, seat.number if seat else 0)
+        self.upstreams: upstream_freeze.Upstreams | None = None
         for http in model.find("http"):
-            self.upstreams = upstream_freeze.Upstreams(http)
+            self.upstreams = upstream_freeze.Upstreams(http, self.resolver_of)
+            if seat is not None:
+                self.upstreams.share(upstream_zones(http, seat))
             for block in http.find("server"):
                 self.servers[id(block)] = self.freeze_server(block)
         for address in addresses(model):
@@ -54,6 +59,21 @@ class Plan:
             listener.is_tls = address.is_ssl
             listener.is_proxied = address.is_proxy_protocol
             self.listeners[address.key] = listener
+
+    def resolver_of(self, settings: Any) -> Any:
+        """The resolver of a `resolver` directive; one serves all that say the same."""
+        if settings is None:
+            return None
+        if settings not in self.resolvers:
+            from proxy.engine.resolver import Resolver
+
+            self.resolvers[settings] = Resolver(
+                [(server.host, server.port) for server in settings.servers],
+                valid_s=settings.valid_s,
+                has_ipv4=settings.has_ipv4,
+                has_ipv6=settings.has_ipv6,
+            )
+        return self.resolvers[settings]
 
     def freeze_server(self, block: Block) -> Server:
         """One server with all its locations."""
@@ -95,6 +115,12 @@ class Plan:
         if target is not None:
             location.proxy = self.upstreams.freeze_proxy(block, target)
             location.handler_kind = HANDLE_PROXY
+
+
+def upstream_zones(http: Block, seat: Seat) -> dict[str, Zone]:
+    """The zones that upstream blocks name, attached."""
+    named = {zone.name for block in http.find("upstream") if (zone := block.own("zone"))}
+    return {name: Zone.attach(seat.shared[name]) for name in named if name in seat.shared}
 
 
 def freeze_client(location: Location, block: Block) -> None:

@@ -26,10 +26,12 @@ class Serving:
         self.loop = uvloop.new_event_loop()
         self.worker = Worker(self.loop)
         self.servers: list = []
+        self.followers: list = []
 
     def run(self) -> None:
         made = plan.build(self.model, self.seat)
         self.loop.run_until_complete(self.open(made))
+        self.follow_names(made)
         self.loop.add_reader(self.seat.control_fd, self.on_order)
         gc.collect()
         gc.freeze()
@@ -50,6 +52,14 @@ class Serving:
                     self.worker.accept(listener), sock=sock, start_serving=True
                 )
             )
+
+    def follow_names(self, made: plan.Plan) -> None:
+        """Keep the peers of `server NAME resolve` what the name servers say."""
+        for upstream, settings in made.upstreams.to_follow() if made.upstreams else ():
+            from proxy.upstream.follow import follow
+
+            resolver = made.resolver_of(settings.resolver)
+            self.followers.append(self.loop.create_task(follow(upstream, settings, resolver)))
 
     def on_order(self) -> None:
         for order in self.seat.take_orders():

@@ -149,24 +149,76 @@ cdef void ask_body(Request r) noexcept:
     (<H1Stream>r.stream).conn.ask_body(r)
 
 
+cdef int find_target(Worker w, Request r, ProxySettings s) noexcept:
+    """proxy_pass with variables: where does it go this time? PARK while a name is looked up."""
+    cdef Str url
+    cdef int rc = evaluate(s.url, r, &url)
+    if rc < 0:
+        return rc
+    try:
+        found = s.targets.find(to_bytes(url))
+        if found is None:
+            if r.keep_head() < 0:
+                return NO_MEMORY
+            r.waiter = w.loop.create_task(look_up_target(w, r, s, to_bytes(url)))
+            return PARK
+        take_target(r, found)
+    except Exception as error:                   # dynamic.TargetError
+        r.add_attempt(copy(&r.arena, url))
+        return INTERNAL if getattr(error, "is_ours", True) else UPSTREAM_NOT_RESOLVED
+    return GO
+
+
+cdef take_target(Request r, found):
+    cdef bytes uri = found.uri
+    r.found = found                              # keeps the bytes
+    r.upstream = found.upstream
+    r.proxy_uri = of_bytes(uri)
+
+
+async def look_up_target(Worker w, Request r, ProxySettings s, bytes url):
+    cdef int verdict = GO
+    task = r.waiter
+    try:
+        found = await s.targets.look_up(url)
+        if r.waiter is not task:
+            return
+        take_target(r, found)
+        r.stage = S_PICK - 1
+    except Exception as error:
+        if r.waiter is not task:
+            return
+        verdict = INTERNAL if getattr(error, "is_ours", True) else UPSTREAM_NOT_RESOLVED
+    r.waiter = None
+    tick()
+    w.drive(r, verdict)
+    w.settle()
+
+
 cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     cdef Upstream u = s.upstream
     cdef Tried* t = <Tried*>r.tried
     cdef Peer p
     cdef UpstreamH1 conn
     cdef Str key
+    cdef bint is_tls
     cdef int rc
     if r.upstream is not None:
+        u = <Upstream>r.upstream
+    elif s.url is not None:
+        rc = find_target(w, r, s)
+        if rc != GO:
+            return rc
         u = <Upstream>r.upstream
     if u is None:
         return INTERNAL
     if t == NULL:
+        r.upstream = u
         t = <Tried*>take(&r.arena, sizeof(Tried))
         if t == NULL:
             return NO_MEMORY
         memset(t, 0, sizeof(Tried))
         r.tried = t
-        r.upstream = u
         start_tries(u, t, s.next_tries)
     key.p = NULL
     key.n = 0
@@ -183,7 +235,8 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     if r.add_attempt(of_bytes(p.name)) == NULL:
         on_released(u, p, NULL, PEER_OK, clock.now_ms)
         return NO_MEMORY
-    conn = w.take_idle(u, p, s)
+    is_tls = s.is_tls if r.found is None else r.found.is_tls
+    conn = w.take_idle(u, p, s, is_tls)
     if conn is not None:
         conn.r = r
         r.call = conn
@@ -195,6 +248,7 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     conn.upstream = u
     conn.peer = p
     conn.s = s
+    conn.is_tls = is_tls
     conn.r = r
     r.call = conn
     if r.keep_head() < 0:

@@ -36,6 +36,7 @@ cdef class UpstreamH1(Link):
     cdef PyObject* lru_newer      # idle chain of the upstream
     cdef PyObject* lru_older
     cdef uint8_t state
+    cdef uint8_t is_tls
     cdef uint8_t is_reused        # it answered a request before this one
     cdef uint8_t is_last          # close after this answer
     cdef uint8_t is_ask_whole     # the request went out whole
@@ -110,6 +111,9 @@ cdef class UpstreamH1(Link):
         self.sock = None
         self.task = None
         self.node.deadline_ms = 0
+        if r is not None and self.is_tls and not self.is_peer_right(r):
+            self.lose(UPSTREAM_REFUSED)
+            return
         if r is None:                            # whoever wanted it has left
             self.state = U_OVER
             self.close()
@@ -120,6 +124,15 @@ cdef class UpstreamH1(Link):
         self.state = U_HEAD
         self.w.resume(r, GO)
         self.w.settle()
+
+    cdef bint is_peer_right(self, Request r) noexcept:
+        """proxy_ssl_verify: is it the one that we mean?"""
+        try:
+            self.s.check_peer(self.transport.get_extra_info("ssl_object"), self.s.tls,
+                              template_text(self.s.tls_name, r))
+        except Exception:
+            return False
+        return True
 
     # ---------------------------------------------------------------- the request goes out
 
@@ -462,16 +475,14 @@ cdef class UpstreamH1(Link):
 async def open_transport(UpstreamH1 u, ProxySettings s, Request r):
     """Give the connected socket to the loop, with TLS where the conf says so."""
     try:
-        if s.is_tls:
-            name = None
-            if s.tls_name is not None:
-                name = template_text(s.tls_name, r)
-            await u.w.loop.create_connection(
-                lambda: u, sock=u.sock, ssl=s.tls, server_hostname=name or "",
-                ssl_handshake_timeout=s.connect_ms / 1000)
-        else:
+        if not u.is_tls:
             await u.w.loop.create_connection(lambda: u, sock=u.sock)
-    except (OSError, EOFError) as error:
+            return
+        name = template_text(s.tls_name, r)
+        await u.w.loop.create_connection(
+            lambda: u, sock=u.sock, ssl=s.tls.context, server_hostname=s.sent_name(s.tls, name) or "",
+            ssl_handshake_timeout=s.connect_ms / 1000)
+    except (OSError, EOFError):
         u.on_dial_failed()
 
 

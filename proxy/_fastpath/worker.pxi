@@ -602,12 +602,12 @@ cdef class Worker(Conductor):
 
     # ---------------------------------------------------------------- idle upstream connections
 
-    cdef UpstreamH1 take_idle(self, Upstream u, Peer p, ProxySettings s):
+    cdef UpstreamH1 take_idle(self, Upstream u, Peer p, ProxySettings s, bint is_tls):
         cdef UpstreamH1 conn
         if p.idle == NULL:
             return None
         conn = <UpstreamH1><PyObject*>p.idle
-        if conn.s is not s and (u.keepalive_is_local or conn.s.is_tls != s.is_tls):
+        if conn.is_tls != is_tls or conn.s is not s and u.keepalive_is_local:
             return None
         self.forget_idle(conn)
         conn.s = s

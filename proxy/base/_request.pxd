@@ -227,6 +227,8 @@ cdef class Request:
     # upstream
     cdef object call                   # the upstream connection that serves it
     cdef object upstream               # Upstream chosen
+    cdef object found                  # upstream: where a proxy_pass with variables goes
+    cdef Str proxy_uri                 # its URI, whole; empty: the request's own
     cdef Attempt* attempts
     cdef uint16_t n_attempts
     cdef uint16_t cap_attempts

@@ -103,7 +103,7 @@ cdef class Request:
         self.length = self.last_modified = -1
         self.out_kind = self.is_header_only = 0
         self.trailers = NULL
-        self.text.n = 0
+        self.text.n = self.proxy_uri.n = 0
         self.is_answer_read = 0
         self.n_trailers = 0
         self.sent_body = self.sent_head = self.received_head = 0
@@ -130,6 +130,7 @@ cdef class Request:
         self.filters = None
         self.call = None
         self.upstream = None
+        self.found = None
         self.waiter = None
         self.conn_limits = None
         self.variables = None

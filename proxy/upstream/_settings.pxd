@@ -18,10 +18,12 @@ cdef struct HeaderOp:         # one proxy_set_header, or one of the defaults
 @final
 cdef class ProxySettings:
     cdef public Upstream upstream         # None: found per request (variables)
-    cdef public object resolve            # callable(request text) for variables, or None
+    cdef public object targets            # dynamic.DynamicTargets of a url with variables
     cdef public Template url              # proxy_pass with variables, or None
     cdef public bint is_tls
-    cdef public object tls                # ssl.SSLContext for the peer, or None
+    cdef public object tls                # tls.TlsSettings for the peer, or None
+    cdef public object sent_name          # tls.sent_name and check_peer: policy, as callables
+    cdef public object check_peer
     cdef public Template tls_name
     cdef public bint tls_verify
     cdef public bint tls_sni

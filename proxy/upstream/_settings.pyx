@@ -94,11 +94,13 @@ cdef int put_target(ProxySettings s, Request r, char** out, char* end) noexcept:
     cdef Str rest
     cdef Str uri
     cdef uint32_t size
-    if s.url is not None and s.has_uri:          # proxy_pass with variables and a URI: as it is
-        uri = of_bytes(s.uri)
-        if at + uri.n + 16 > end:
+    if r.proxy_uri.n:                            # proxy_pass with variables and a URI: as it is
+        if at + r.proxy_uri.n + 16 > end:
             return NO_MEMORY
-        out[0] = put_str(at, uri)
+        if r.proxy_uri.p[0] == c"?":
+            at[0] = c"/"
+            at += 1
+        out[0] = put_str(at, r.proxy_uri)
         return 0
     if not s.has_uri and not r.is_rewritten and r.main is r:
         if at + r.target.n + 2 > end:

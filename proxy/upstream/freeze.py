@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import proxy.upstream._variables  # noqa: F401  (declares $proxy_host and its kin)
 from proxy.upstream._rewrite import freeze_cookies, freeze_redirects
 from proxy.upstream._settings import ProxySettings
 from proxy.upstream.directives import DEFAULT_FIELDS, HIDDEN_FIELDS, read_buffers
+from proxy.upstream.dynamic import DynamicTargets
 from proxy.upstream.proxy_pass import VariableTarget, find_upstream
 from proxy.upstream.servers import (
     make_implicit,
@@ -19,10 +21,11 @@ from proxy.upstream.servers import (
 from proxy.variables._variables import compile as compile_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from proxy.conf.inherit import Block
     from proxy.upstream._balance import Upstream
+    from proxy.upstream.dynamic import Resolver
     from proxy.upstream.proxy_pass import Target
     from proxy.upstream.servers import UpstreamSettings
     from proxy.upstream.tls import TlsContexts
@@ -36,7 +39,8 @@ OBEYED = ("X-Accel-Redirect", "X-Accel-Limit-Rate", "X-Accel-Buffering", "X-Acce
 class Upstreams:
     """All upstreams of an http block, by lower-case name; implicit ones are made when asked for."""
 
-    def __init__(self, http: Block) -> None:
+    def __init__(self, http: Block, resolver_of: Callable[[Any], Resolver | None]) -> None:
+        self.resolver_of = resolver_of
         self.named: dict[str, Upstream] = {}
         self.implicit: dict[str, Upstream] = {}
         self.settings: dict[str, UpstreamSettings] = {}
@@ -88,6 +92,12 @@ class Upstreams:
         get = block.get
         if isinstance(target, VariableTarget):
             s.url = compile_text(target.text, block)
+            s.targets = DynamicTargets(
+                self.named,
+                self.implicit,
+                self.resolver_of(get("resolver")),
+                get("resolver_timeout"),
+            )
         else:
             s.upstream = self.find(target, block)
             s.is_tls = target.is_tls
@@ -98,7 +108,10 @@ class Upstreams:
             s.prefix_n = len(target.location.encode())
         if s.is_tls or isinstance(target, VariableTarget):
             tls = self.tls_contexts().find(block)
-            s.tls = tls.context
+            s.tls = tls
+            from proxy.upstream.tls import check_peer, sent_name
+
+            s.sent_name, s.check_peer = sent_name, check_peer
             s.tls_name = compile_text(tls.name, block)
             s.tls_verify = tls.verifies
             s.tls_sni = tls.sends_name
