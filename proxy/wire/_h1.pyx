@@ -24,6 +24,7 @@ cdef enum Seen:
     SAW_UPGRADE_FIELD = 1 << 17
     SAW_KEEP_ALIVE = 1 << 18
     SAW_NAMED = 1 << 19
+    SAW_UNKNOWN_CODING = 1 << 20
     SAW_ANY = 0xffff << 16
 
 cdef enum Side:
@@ -423,11 +424,15 @@ cdef bint has_token(const char* p, uint32_t n, const char* word, uint32_t word_n
     return False
 
 
+cdef inline bint has_coding(const Head* h) noexcept nogil:
+    return h.flags & (H_CHUNKED | SAW_UNKNOWN_CODING) != 0
+
+
 cdef int read_length(Head* h, const char* p, uint32_t n) noexcept nogil:
     """Content-Length: digits only, at most 18, once (RFC 9112 §6.3)."""
     cdef uint32_t i
     cdef int64_t length = 0
-    if n == 0 or n > 18 or h.content_length != -1 or h.flags & H_CHUNKED:
+    if n == 0 or n > 18 or h.content_length != -1 or has_coding(h):
         return BAD_REQUEST
     for i in range(n):
         if not is_digit(p[i]):
@@ -456,11 +461,13 @@ cdef int note_field(Head* h, const char* buf, Field* f, Side side) noexcept nogi
         return read_length(h, p, n)
     elif f.id == F_TRANSFER_ENCODING:
         # an empty or repeated one, one beside a length, one in HTTP/1.0 (RFC 9112 §6.1)
-        if n == 0 or h.version < 11 or h.flags & H_CHUNKED or h.content_length != -1:
+        if n == 0 or h.version < 11 or has_coding(h) or h.content_length != -1:
             return BAD_REQUEST
-        if n != 7 or not is_folded(p, b"chunked", 7):
-            return NOT_IMPLEMENTED
-        h.flags |= H_CHUNKED
+        # an unknown one is reported at the end: a second one or a length is the worse fault
+        if n == 7 and is_folded(p, b"chunked", 7):
+            h.flags |= H_CHUNKED
+        else:
+            h.flags |= SAW_UNKNOWN_CODING
     elif f.id == F_EXPECT:
         if side == OF_REQUEST and h.version == 11 and n == 12:
             if is_folded(p, b"100-continue", 12):
@@ -614,16 +621,17 @@ cdef int read_fields(
 
 cdef inline int finish(Head* h, Side side) noexcept nogil:
     """What only a whole head can tell; 0 or a request's fault."""
-    cdef int rc = 0
-    if h.flags & SAW_NAMED:
-        rc = mark_named(h, side)
-    if h.flags & SAW_UPGRADE_TOKEN and h.flags & SAW_UPGRADE_FIELD and h.version == 11:
-        h.flags |= H_UPGRADE
-    if not h.flags & H_CONNECTION_CLOSE:
-        if h.version == 11 or h.flags & SAW_KEEP_ALIVE:
-            h.flags |= H_KEEP_ALIVE
+    cdef uint32_t seen = h.flags
     h.flags &= ~<uint32_t>SAW_ANY
-    return rc
+    if side == OF_REQUEST and h.version == 11 and not seen & H_HAS_HOST:
+        return BAD_REQUEST
+    if seen & SAW_UPGRADE_TOKEN and seen & SAW_UPGRADE_FIELD and h.version == 11:
+        h.flags |= H_UPGRADE
+    if not seen & H_CONNECTION_CLOSE and (h.version == 11 or seen & SAW_KEEP_ALIVE):
+        h.flags |= H_KEEP_ALIVE
+    if seen & SAW_NAMED and mark_named(h, side) < 0:
+        return BAD_REQUEST
+    return NOT_IMPLEMENTED if seen & SAW_UNKNOWN_CODING else 0
 
 
 cdef int read_request_head(
@@ -640,11 +648,7 @@ cdef int read_request_head(
         return rc
     h.size = <uint32_t>rc
     rc = finish(h, OF_REQUEST)
-    if rc < 0:
-        return rc
-    if h.version == 11 and not h.flags & H_HAS_HOST:
-        return BAD_REQUEST
-    return <int>h.size
+    return rc if rc < 0 else <int>h.size
 
 
 cdef int read_response_head(

@@ -193,6 +193,9 @@ FRAMING = {
     "chunked twice": (head(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"), BAD),
     "chunked, then identity": (
         head(b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity"), BAD),
+    "unknown coding twice": (head(b"Transfer-Encoding: foo", b"Transfer-Encoding: bar"), BAD),
+    "unknown coding and length": (head(b"Transfer-Encoding: foo", b"Content-Length: 0"), BAD),
+    "unknown coding without Host": (head(b"Transfer-Encoding: foo", host=b""), BAD),
     "a list of chunked": (head(b"Transfer-Encoding: chunked, chunked"), "NOT_IMPLEMENTED"),
     "chunked with a comma": (head(b"Transfer-Encoding: chunked,"), "NOT_IMPLEMENTED"),
     "comma before chunked": (head(b"Transfer-Encoding: ,chunked"), "NOT_IMPLEMENTED"),
