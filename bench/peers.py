@@ -104,6 +104,13 @@ class Process:
             self.start_ms = self.start_ms or (time.monotonic() - begin) * 1000
         time.sleep(0.1)
 
+    def death(self) -> str:
+        """What it said last if it has ended on its own, else nothing."""
+        if self.process is None or self.process.poll() is None:
+            return ""
+        said = (self.folder / "said.log").read_text(errors="replace")
+        return f"{self.name} ended with {self.process.returncode}: {said[-1500:]}"
+
     def stop(self) -> None:
         """TERM, and KILL for the tree after 5 s."""
         process, self.process, self.start_ms = self.process, None, 0.0

@@ -20,7 +20,7 @@ import load
 import report
 import standing
 from meter import cpu_ns, machine
-from peers import PEERS, Process, StartError, Upstream, make_certificate
+from peers import PEERS, SIZES, Process, StartError, Upstream, make_certificate
 from questions import ALL, LOADED, ROUTED, STANDING, Question
 
 RESULTS = Path(__file__).parent / "results"
@@ -33,6 +33,9 @@ def cost(peer: Process, question: Question, seconds: float) -> float:
     before = cpu_ns(peer.pid)
     sums = load.wrk(url, question.connections, seconds, question.routes)
     spent_ns = cpu_ns(peer.pid) - before
+    size = SIZES.get(question.path[1:], 0)
+    if sums["bytes"] < sums["requests"] * size:
+        raise load.LoadError(f"{url}: answers are shorter than {size} bytes: {sums}")
     if question.unit == "s/GB":
         return spent_ns / max(1, sums["bytes"])  # ns per byte is s per GB
     return spent_ns / 1000 / max(1, sums["requests"])
@@ -94,7 +97,7 @@ class Run:
                                 self.note(question, peer, value)
                         except load.LoadError as error:
                             failed.add(peer.name)
-                            self.drop(peer, error)
+                            self.drop(peer, peer.death() or error)
         finally:
             for peer in running:
                 peer.stop()
