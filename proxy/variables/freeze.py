@@ -73,7 +73,7 @@ def freeze_map(block: Block) -> None:
             regexes.append((Regex(key[1 + is_caseless :], is_caseless, key), value))
         else:
             word = key.removeprefix("\\")
-            if not _add_key(word, value, has_hostnames, exact, heads, tails):
+            if not _add_key(key, word, value, has_hostnames, exact, heads, tails):
                 raise ConfError(key, f'conflicting parameter "{word}"')
     it = Map(compile_text(block.args[0]), exact, heads, tails, regexes,
              default or compile_text(""), has_hostnames)
@@ -81,6 +81,7 @@ def freeze_map(block: Block) -> None:
 
 
 def _add_key(
+    key: Token,
     word: str,
     value: object,
     has_hostnames: bool,
@@ -92,7 +93,7 @@ def _add_key(
     if not has_hostnames:
         return _add(exact, name, value)
     if not HOST_PATTERN.fullmatch(word) and word:
-        raise ConfError(word, f'invalid hostname or wildcard "{word}"')  # type: ignore[arg-type]
+        raise ConfError(key, f'invalid hostname or wildcard "{word}"')
     if name.startswith(b"*."):
         return _add(heads, name[2:], value)
     if name.startswith(b"."):
