@@ -6,6 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 JOBS   ?= $(shell nproc 2>/dev/null || echo 1)
 BIN    := .venv/bin
 TESTS  ?= tests
+FUZZ_SECONDS ?= 60
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 SOURCES := setup.py $(shell find proxy -name '*.pyx' -o -name '*.pxd' -o -name '*.h' 2>/dev/null)
 # as root, workers would become "nobody" and could not read a checkout below /root
@@ -43,8 +44,11 @@ bench-micro: .venv/.has-test build ## parser, router and bucket alone
 bench-faults: .stamp-needs-bench build ## reloads and killed workers under load: what clients notice
 	$(BIN)/python bench/faults.py
 
-fuzz: .stamp-needs-test .venv/.has-test .stamp-debug ## the codecs against their oracles, FUZZ_SECONDS each
-	HEADRACE_FUZZ_S=$${FUZZ_SECONDS:-60} $(BIN)/python -m pytest tests -k fuzz
+fuzz: .stamp-needs-test .venv/.has-test .stamp-debug ## codecs against their oracles, FUZZ_SECONDS each
+	@for target in tests/*/fuzz_*.py; do \
+		echo "$$target"; \
+		PYTHONPATH=.:tests $(BIN)/python $$target $(FUZZ_SECONDS) || exit 1; \
+	done
 
 lint: .venv/.has-test ## style and types
 	$(BIN)/ruff check proxy tests bench conf setup.py
