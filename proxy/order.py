@@ -11,6 +11,7 @@ DECLARING = (
     "proxy.engine.directives",
     "proxy.variables.directives",
     "proxy.routing.directives",
+    "proxy.routing.rewrite",
     "proxy.limits.directives",
     "proxy.filters.directives",
     "proxy.content.directives",
@@ -19,6 +20,7 @@ DECLARING = (
     "proxy.functions.directives",
     "proxy.observe.error_log",
     "proxy.observe.directives",
+    "proxy.observe.error_log",
 )
 
 

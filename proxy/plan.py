@@ -10,14 +10,19 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from proxy._fastpath import Listener
+from proxy.base._pcre import set_limits
 from proxy.base._request import Location, Server
 from proxy.base._shm import Zone
 from proxy.conf.report import ConfError
 from proxy.engine.listen import addresses
 from proxy.limits.freeze import Limiters
-from proxy.routing.location import build_tree
+from proxy.routing.location import build_tree, patterns_of
+from proxy.routing.rewrite import compile_rewrite
 from proxy.routing.server_name import build_names, names_of
 from proxy.upstream import freeze as upstream_freeze
+from proxy.variables._variables import adopt
+from proxy.variables.freeze import begin as begin_variables
+from proxy.variables.freeze import finish as check_variables
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
@@ -41,6 +46,8 @@ class Plan:
         self.warnings: list[str] = []
         self.limiters = Limiters(model, seat.shared if seat else None, seat.number if seat else 0)
         self.upstreams: upstream_freeze.Upstreams | None = None
+        set_limits(model.get("pcre_match_limit"), 1000)
+        begin_variables(model)
         for http in model.find("http"):
             self.upstreams = upstream_freeze.Upstreams(http, self.resolver_of)
             if seat is not None:
@@ -59,6 +66,9 @@ class Plan:
             listener.is_tls = address.is_ssl
             listener.is_proxied = address.is_proxy_protocol
             self.listeners[address.key] = listener
+            for pattern in names.all_patterns:
+                adopt(pattern)
+        check_variables()
 
     def resolver_of(self, settings: Any) -> Any:
         """The resolver of a `resolver` directive; one serves all that say the same."""
@@ -91,6 +101,9 @@ class Plan:
         server.head_timeout_ms = block.get("client_header_timeout")
         server.locations = build_tree(block, lambda inner: self.freeze_location(inner, server))
         server.settings = server.locations.settings
+        for pattern in patterns_of(server.locations):
+            adopt(pattern)
+        server.rewrite = compile_rewrite(block)
         return server
 
     def freeze_location(self, block: Block, server: Server) -> Location:
@@ -107,11 +120,31 @@ class Plan:
         freeze_client(location, block)
         location.limits = self.limiters.freeze(block)
         self.freeze_handler(location, block)
+        if block.name != "server":
+            location.rewrite = compile_rewrite(block, lambda it: self.freeze_if(it, location))
         return location
 
-    def freeze_handler(self, location: Location, block: Block) -> None:
-        """Who answers here."""
+    def freeze_if(self, block: Block, outer: Location) -> Location:
+        """The settings of an `if` in a location; who answers is the location's, unless it says."""
+        location = Location(outer.name)
+        location.server = outer.server
+        location.block = block
+        location.number = outer.number
+        location.is_internal = outer.is_internal
+        location.is_named = outer.is_named
+        location.is_exact = outer.is_exact
+        freeze_client(location, block)
+        location.limits = self.limiters.freeze(block)
+        self.freeze_handler(location, block, outer)
+        return location
+
+    def freeze_handler(
+        self, location: Location, block: Block, outer: Location | None = None
+    ) -> None:
+        """Who answers here; inside `if` what the location itself says holds on."""
         target = block.own("proxy_pass")
+        if target is None and outer is not None and outer.handler_kind == HANDLE_PROXY:
+            target = outer.block.own("proxy_pass")
         if target is not None:
             location.proxy = self.upstreams.freeze_proxy(block, target)
             location.handler_kind = HANDLE_PROXY

@@ -1,48 +1,85 @@
 # The stages, each a question with one answer. See house rule: a stage returns, `drive` acts.
 
 cdef int route(Worker w, Request r) noexcept:
-    """Which location?"""
-    cdef ClientH1 c
+    """Which location? Server, target, the server's rewrites, then the search."""
+    cdef Program program
+    cdef int rc
+    if r.server is None:
+        rc = find_host(r)
+        if rc < 0:
+            return rc
+    if r.server.rewrite is not None:
+        r.location = <Location>r.server.settings
+        program = <Program>r.server.rewrite
+        rc = run_rewrite(program, r)
+        if rc == REWRITE_STATUS:
+            return STATUS
+        if rc != GO and rc != REWRITE_AGAIN:
+            return rc
+    return search(w, r)
+
+
+cdef int search(Worker w, Request r) noexcept:
+    """The location of r.uri, again for each `rewrite … last`; bounded by the machine."""
+    cdef PyObject* found
+    cdef int rc
+    cdef int how = 0
+    while True:
+        found = find_location(<Tree>r.server.locations, r.uri.p, r.uri.n, &r.captures, &how)
+        if found == NULL:
+            return INTERNAL
+        r.location = <Location>found
+        if r.captures.n and put_groups(r) < 0:
+            return NO_MEMORY
+        if how == AT_REDIRECT:
+            return redirect_to_slash(w, r)
+        rc = enter(w, r)
+        if rc != REWRITE_AGAIN:
+            return rc
+
+
+cdef int enter(Worker w, Request r) noexcept:
+    """The found location: may we be here, how large may the body be, its own rewrites."""
+    cdef int rc
+    if r.location.is_internal and not r.is_internal:
+        return NOT_FOUND
+    if r.body_kind == BODY_LENGTH and r.location.max_body and (
+            r.head.content_length > r.location.max_body) and not r.is_body_done:
+        return BODY_TOO_LARGE
+    if r.location.rewrite is None:
+        return GO
+    rc = run_rewrite(<Program>r.location.rewrite, r)
+    return STATUS if rc == REWRITE_STATUS else rc
+
+
+cdef int find_host(Request r) noexcept:
+    """The server, by Host and the address that the client came to; then the target."""
+    cdef ClientH1 c = (<H1Stream>r.stream).conn
     cdef PyObject* found
     cdef uint32_t port = 0
     cdef uint32_t n
     cdef char* host
     cdef Str given
-    cdef int rc
-    cdef int how = 0
-    if r.server is None:
-        c = (<H1Stream>r.stream).conn
-        if r.head.host_n:
-            given = span(&r.head, r.head.host, r.head.host_n)
-            host = <char*>take(&r.arena, given.n)
-            if host == NULL:
-                return NO_MEMORY
-            rc = read_host(given.p, given.n, host, &n, &port)
-            if rc < 0:
-                r.server = c.listener.default_server
-                r.location = <Location>r.server.settings
-                return rc
-            r.host = text(host, n)
-        found = find_server(c.listener.names, r.host.p, r.host.n, &r.captures)
-        if found == NULL:
-            return INTERNAL
-        r.server = <Server>found
-        r.location = <Location>r.server.settings
-        rc = read_target(r)
-        if rc < 0:
-            return rc
-    found = find_location(<Tree>r.server.locations, r.uri.p, r.uri.n, &r.captures, &how)
+    r.server = c.listener.default_server
+    r.location = <Location>r.server.settings
+    if r.head.host_n:
+        given = span(&r.head, r.head.host, r.head.host_n)
+        host = <char*>take(&r.arena, given.n)
+        if host == NULL:
+            return NO_MEMORY
+        if read_host(given.p, given.n, host, &n, &port) < 0:
+            return BAD_REQUEST
+        r.host = text(host, n)
+    elif r.head.flags & H_HAS_HOST:
+        return BAD_REQUEST
+    found = find_server(c.listener.names, r.host.p, r.host.n, &r.captures)
     if found == NULL:
         return INTERNAL
-    r.location = <Location>found
-    if how == AT_REDIRECT:
-        return redirect_to_slash(w, r)
-    if r.location.is_internal and not r.is_internal:
-        return NOT_FOUND
-    if r.body_kind == BODY_LENGTH and r.location.max_body and (
-            r.head.content_length > r.location.max_body):
-        return BODY_TOO_LARGE
-    return GO
+    r.server = <Server>found
+    r.location = <Location>r.server.settings
+    if r.captures.n and put_groups(r) < 0:
+        return NO_MEMORY
+    return read_target(r)
 
 
 cdef int read_target(Request r) noexcept:
@@ -50,22 +87,16 @@ cdef int read_target(Request r) noexcept:
     cdef Uri uri
     cdef char* room
     cdef Head* h = &r.head
-    cdef uint32_t n = h.path_n
     r.target = span(h, h.target, h.target_n)
     if h.method == M_CONNECT:
         return NOT_ALLOWED
-    room = <char*>take(&r.arena, n + 1)
-    if room == NULL:
-        return NO_MEMORY
-    if n == 1 and h.base[h.path] == c"*" and h.method == M_OPTIONS:
+    if h.path_n == 1 and h.base[h.path] == c"*" and h.method == M_OPTIONS:
         r.uri = text(b"*", 1)
         return 0
-    if n == 0 or h.base[h.path] == c"?":
-        r.uri = text(b"/", 1)
-        if n:
-            r.args = text(h.base + h.path + 1, n - 1)
-        return 0
-    if read_uri(h.base + h.path, n, r.server.merge_slashes, room, &uri) < 0:
+    room = <char*>take(&r.arena, h.path_n + 2)
+    if room == NULL:
+        return NO_MEMORY
+    if read_uri(h.base + h.path, h.path_n, r.server.merge_slashes, room, &uri) < 0:
         return BAD_REQUEST
     r.uri = uri.path
     r.args = uri.args

@@ -230,14 +230,24 @@ cdef class Worker(Conductor):
             elif verdict == DONE:
                 self.answer(r)
                 return
+            elif verdict == STATUS:
+                self.answer_status(r, r.status)
+                return
             elif verdict == REROUTE or verdict == REENTER:
-                if r.redirects >= MAX_REDIRECTS:
+                r.redirects += 1
+                if r.redirects > MAX_REDIRECTS:
                     verdict = REDIRECT_LOOP
                     continue
-                r.redirects += 1
                 r.is_internal = True
-                r.stage = S_READ if verdict == REROUTE else S_ROUTE
-                verdict = GO
+                r.captures.n = 0
+                if verdict == REROUTE:
+                    r.stage = S_READ
+                    verdict = GO
+                else:
+                    r.stage = S_ROUTE
+                    verdict = enter(self, r)
+                    if verdict == REWRITE_AGAIN:
+                        verdict = search(self, r)
             else:
                 self.fail(r, verdict)
                 return
@@ -254,6 +264,11 @@ cdef class Worker(Conductor):
             r.stream.flush(r)
             r.stream.abort(r)
             return
+        r.answer.fields = NULL
+        r.answer.n_fields = 0
+        r.reason.n = 0
+        r.n_out = 0
+        r.last_modified = -1
         self.answer_status(r, r.status if fault == LIMITED else status_of(fault))
 
     cdef void refuse(self, Request r, Server s, int fault) noexcept:
@@ -262,11 +277,6 @@ cdef class Worker(Conductor):
         self.fail(r, fault)
 
     cdef void answer_status(self, Request r, int status) noexcept:
-        r.answer.fields = NULL
-        r.answer.n_fields = 0
-        r.reason.n = 0
-        r.n_out = 0
-        r.last_modified = -1
         r.told_status = 0 if status < 494 or status > 499 else <uint16_t>status
         r.text = error_page(status, r.location is None or r.location.server_tokens)
         r.status = 400 if 494 <= status <= 498 else <uint16_t>status
@@ -281,6 +291,13 @@ cdef class Worker(Conductor):
         """An answer of ours: head, then its text or its source."""
         cdef int rc
         r.is_answer_ours = True
+        if r.status == 444:                      # nginx: close without a word
+            r.keep_alive = False
+            r.is_done = True
+            self.complete(r)
+            return
+        if r.content_type.n == 0 and r.text.n:
+            r.content_type = text(b"text/plain", 10)
         if r.source is None:
             r.length = r.text.n
         rc = r.stream.send_head(r)

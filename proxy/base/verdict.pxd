@@ -8,6 +8,7 @@ cdef enum Verdict:
     PARK = 1      # somebody holds this request and will resume it
     DONE = 2      # an answer exists
     REROUTE = 3   # the URI changed: back to route, bounded
+    STATUS = 5    # r.status is decided; its page answers, or what error_page says
     REENTER = 4   # the location changed (a named one): on with its rewrite and admit
 
 cdef enum FaultCode:

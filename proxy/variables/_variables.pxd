@@ -95,3 +95,7 @@ cdef class Regex:
 # 1 matched (r.captures and the named groups are set), 0 no match, <0 fault. The subject must
 # live as long as the request, or lie in r.head.
 cdef int match_regex(Regex x, Request r, Str subject) noexcept
+
+# Give the named groups of what a location or server name matched (r.captures.pattern, see
+# adopt) to their variables. 0, <0 fault.
+cdef int put_groups(Request r) noexcept

@@ -531,3 +531,28 @@ cdef int match_regex(Regex x, Request r, Str subject) noexcept:
         if rc < 0:
             return rc
     return 1
+
+
+def adopt(Pattern pattern not None):
+    """The named groups of a pattern that another room matches become variables of the plan."""
+    cdef Regex x = Regex.__new__(Regex, pattern.source, pattern.is_caseless)
+    x.pattern = pattern
+    pattern.owner = x if x.n_named else None
+
+
+cdef int put_groups(Request r) noexcept:
+    cdef Pattern pattern
+    cdef Regex x
+    cdef uint32_t i
+    cdef Str value
+    if r.captures.pattern == NULL:
+        return 0
+    pattern = <Pattern>r.captures.pattern
+    if pattern.owner is None:
+        return 0
+    x = <Regex>pattern.owner
+    for i in range(x.n_named):
+        value = keep(r, capture(r, x.groups[i]))
+        if value.p == NULL or put_value(r, x.numbers[i], value) < 0:
+            return NO_MEMORY
+    return 0
