@@ -94,6 +94,25 @@ def write(folder: Path, result: dict[str, object]) -> list[Path]:
     return written
 
 
+def into_readme(path: Path, result: dict[str, object]) -> None:
+    """Put table, picture and what they were measured on between the README's two marks."""
+    text = path.read_text()
+    begin, end = "<!-- bench: table of bench/results/latest.md -->\n", "<!-- /bench -->"
+    if begin not in text or end not in text:
+        return
+    machine: dict[str, object] = result["machine"]  # type: ignore[assignment]
+    versions: dict[str, str] = result["versions"]  # type: ignore[assignment]
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    said = (
+        f"{result['when']}; {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, "
+        f"Python {machine['python']}; {named}; median of {result['rounds']} rounds."
+    )
+    table = markdown(result["medians"])  # type: ignore[arg-type]
+    picture = "![Cost beside the peers](bench/results/latest.png)"
+    head, tail = text.split(begin)[0], text.split(end, 1)[1]
+    path.write_text(f"{head}{begin}{table}\n\n{said}\n\n{picture}\n{end}{tail}")
+
+
 def draw(path: Path, medians: Medians) -> Path:
     """Bars per question and proxy, nginx = 1."""
     import matplotlib
@@ -115,7 +134,7 @@ def draw(path: Path, medians: Medians) -> Path:
     axes.axvline(1, color="#888888", linewidth=0.8)
     axes.set_xlim(0, 4)
     axes.set_xlabel("cost, nginx = 1 (shorter is better; cut at 4)")
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=4, frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=110, metadata={"Software": None})
     pyplot.close(figure)

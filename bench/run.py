@@ -170,6 +170,7 @@ def main() -> None:
     if is_whole or arguments.write:
         for path in report.write(RESULTS, result):
             print(f"wrote {path.relative_to(RESULTS.parent.parent)}")
+        report.into_readme(RESULTS.parent.parent / "README.md", result)
 
 
 if __name__ == "__main__":
