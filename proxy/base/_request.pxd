@@ -55,6 +55,9 @@ cdef class Stream:
     cdef int send_head(self, Request r) noexcept
     cdef int send_interim(self, Request r, int status) noexcept
     cdef int send_body(self, Request r, const char* p, size_t n) noexcept
+    # n bytes of a file from *offset on, which it moves on by what was taken; 0, BLOCKED or a
+    # fault: NOT_IMPLEMENTED when bytes cannot go there without being read first
+    cdef int send_file(self, Request r, int fd, int64_t* offset, int64_t n) noexcept
     cdef int send_end(self, Request r) noexcept
     cdef int flush(self, Request r) noexcept
     cdef void abort(self, Request r) noexcept
@@ -177,7 +180,9 @@ cdef class Request:
     cdef uint8_t is_head_sent
     cdef uint8_t is_answer_ours        # made here, not by an upstream
     cdef uint8_t keep_alive
-    cdef uint8_t is_error_page         # inside an error_page redirect
+    cdef uint8_t is_error_page         # an error_page was used: no second one follows
+    cdef uint8_t alias_takes_uri       # content: try_files made uri the rest of a regex alias
+    cdef uint16_t error_status         # status that the error_page's answer is sent with; 0: its own
     cdef uint8_t rewrite_done          # bits: server ops ran
     cdef uint8_t is_limited            # limit_req / limit_conn were counted once already
     cdef uint8_t is_head_kept          # head moved to the arena

@@ -5,6 +5,7 @@ from libc.string cimport memcpy, memset
 from proxy.base._arena cimport arena_clear, copy, take
 from proxy.base._clock cimport clock
 from proxy.base.head cimport Field
+from proxy.base.verdict cimport NOT_IMPLEMENTED
 
 
 cdef class Stream:
@@ -16,6 +17,9 @@ cdef class Stream:
 
     cdef int send_body(self, Request r, const char* p, size_t n) noexcept:
         return -1
+
+    cdef int send_file(self, Request r, int fd, int64_t* offset, int64_t n) noexcept:
+        return NOT_IMPLEMENTED
 
     cdef int send_end(self, Request r) noexcept:
         return -1
@@ -84,6 +88,8 @@ cdef class Request:
         self.is_parked = self.is_done = self.is_head_sent = self.is_answer_ours = 0
         self.keep_alive = self.is_error_page = self.rewrite_done = self.is_limited = 0
         self.is_head_kept = self.buffer_answer = self.uri_in_proxy = self.is_upgraded = 0
+        self.alias_takes_uri = 0
+        self.error_status = 0
         self.fault = 0
         self.target.n = self.uri.n = self.args.n = self.host.n = self.server_name.n = 0
         self.captures.n = 0
