@@ -49,6 +49,9 @@ from socket import (
 
 from proxy.faults import TABLE as FAULTS
 
+cdef extern from "<string.h>" nogil:
+    void* memmem(const void*, size_t, const void*, size_t)
+
 cdef extern from "<sys/socket.h>" nogil:
     struct sockaddr:
         pass

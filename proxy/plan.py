@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 HANDLE_FILES, HANDLE_PROXY, HANDLE_RETURN, HANDLE_PYTHON = range(4)
 LINGERING = {"off": 0, "on": 1, "always": 2}
+KEEPALIVE_BITS = {"none": 0, "msie6": 1, "safari": 2}
 IN_FILE = {"off": 0, "clean": 1, "on": 2}
 
 
@@ -166,6 +167,7 @@ def freeze_client(location: Location, block: Block) -> None:
     location.keepalive_timeout_ms, location.keepalive_header_s = get("keepalive_timeout")
     location.keepalive_requests = get("keepalive_requests")
     location.keepalive_time_ms = get("keepalive_time")
+    location.keepalive_disable = sum({KEEPALIVE_BITS[it] for it in get("keepalive_disable")})
     location.lingering_close = LINGERING[get("lingering_close")]
     location.lingering_time_ms = get("lingering_time")
     location.lingering_timeout_ms = get("lingering_timeout")

@@ -23,6 +23,36 @@ cdef class Listener:
     cdef public object factory
 
 
+cdef bint may_keep(ClientH1 c, Request r) noexcept:
+    """May the connection carry another request after this one?"""
+    cdef Location l = r.location
+    cdef const Field* agent
+    if c.w.is_quitting:
+        return False
+    if l is None:
+        return True
+    if (l.keepalive_timeout_ms == 0 or c.client.requests >= l.keepalive_requests
+            or clock.now_ms - c.client.accepted_ms > l.keepalive_time_ms):
+        return False
+    if l.keepalive_disable and (r.method == M_POST or l.keepalive_disable & 2):
+        agent = find_field(&r.head, F_USER_AGENT)
+        if agent != NULL:
+            return not is_disabled_agent(value_of(&r.head, agent), l.keepalive_disable,
+                                         r.method == M_POST)
+    return True
+
+
+cdef bint is_disabled_agent(Str agent, uint8_t disabled, bint is_post) noexcept:
+    """keepalive_disable: old MSIE after a POST; Safari on a Mac."""
+    cdef const char* at = <const char*>memmem(agent.p, agent.n, b"MSIE ", 5)
+    if at != NULL and at + 6 < agent.p + agent.n and at[6] == c"." and (
+            at[5] == c"4" or at[5] == c"5" or at[5] == c"6"):
+        return disabled & 1 and is_post and memmem(agent.p, agent.n, b"SV1", 3) == NULL
+    return (disabled & 2 and memmem(agent.p, agent.n, b"Safari/", 7) != NULL
+            and memmem(agent.p, agent.n, b"Mac OS X", 8) != NULL
+            and memmem(agent.p, agent.n, b"Chrome/", 7) == NULL)
+
+
 @final
 cdef class H1Stream(Stream):
     """The Stream of a ClientH1; lives and is pooled together with its Request."""
@@ -33,6 +63,8 @@ cdef class H1Stream(Stream):
         cdef ClientH1 c = self.conn
         cdef Worker w = c.w
         cdef int n
+        if r.keep_alive:
+            r.keep_alive = may_keep(c, r)
         frame_answer(r, r.head.version)
         w.own_out(self)
         n = write_answer_head(r, w.out + w.out_n, OUT_BYTES - w.out_n)

@@ -168,12 +168,19 @@ cdef int choose(Worker w, Request r) noexcept:
         if not r.is_body_done and s.passes_body:
             if s.is_request_buffered or r.is_body_read and r.body is not None:
                 if r.body is None:
-                    r.body = new_spool(l.body_buffer, <int64_t>1 << 62, s.body_path, True)
+                    r.body = body_spool(l, s.body_path)
                 ask_body(r)
                 if not r.is_body_done:
                     return PARK
         return choose_peer(w, r, s)
     return NOT_FOUND
+
+
+cdef Spool body_spool(Location l, object folder):
+    cdef Spool q = new_spool(l.body_buffer, <int64_t>1 << 62, folder, True)
+    q.is_file_only = l.body_in_file > 0
+    q.is_left = l.body_in_file == 2
+    return q
 
 
 cdef void ask_body(Request r) noexcept:

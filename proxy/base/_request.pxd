@@ -115,6 +115,7 @@ cdef class Location:
     cdef public uint32_t keepalive_header_s
     cdef public uint32_t keepalive_requests
     cdef public uint32_t keepalive_time_ms
+    cdef public uint8_t keepalive_disable  # bits: 1 msie6, 2 safari
     cdef public uint32_t lingering_time_ms
     cdef public uint32_t lingering_timeout_ms
     cdef public uint8_t lingering_close  # 0 off, 1 on, 2 always

@@ -14,9 +14,10 @@ cdef class Spool:
     cdef readonly int64_t size    # put so far
     cdef readonly int64_t at      # taken so far
     cdef uint8_t is_kept          # a body that may be read again: nothing is forgotten
-    cdef readonly object path     # name of the file while it has one (client_body_in_file_only)
+    cdef readonly object path     # name of the file of a kept body: $request_body_file
     cdef object folder
-    cdef uint8_t is_named
+    cdef uint8_t is_file_only     # client_body_in_file_only: nothing stays in memory
+    cdef uint8_t is_left          # and the file is not removed
 
     cdef bint grow(self, size_t n) noexcept
     cdef bint open_file(self) noexcept

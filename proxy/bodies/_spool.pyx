@@ -12,7 +12,7 @@ from posix.unistd cimport close, ftruncate, pread, pwrite
 from proxy.base.verdict cimport DISK_FULL, NO_MEMORY
 
 import os
-import tempfile
+from tempfile import mkstemp
 
 
 cdef class Spool:
@@ -23,10 +23,15 @@ cdef class Spool:
         free(self.memory)
         if self.fd >= 0:
             close(self.fd)
+        if self.path is not None and not self.is_left:
+            try:
+                os.unlink(self.path)
+            except OSError:          # somebody took it (client_body_in_file_only, move)
+                pass
 
     cdef int put(self, const char* p, size_t n) noexcept:
         """0, NO_MEMORY, or DISK_FULL (also: over file_bound)."""
-        if self.fd < 0 and not self.is_named:
+        if self.fd < 0 and not self.is_file_only:
             if self.n + n <= self.bound:
                 if self.n + n > self.cap and not self.grow(n):
                     return NO_MEMORY
@@ -60,8 +65,8 @@ cdef class Spool:
     cdef bint open_file(self) noexcept:
         """A kept body moves into the file whole, so that the file is the body."""
         try:
-            if self.is_named:
-                self.fd, self.path = tempfile.mkstemp(dir=self.folder)
+            if self.is_kept:
+                self.fd, self.path = mkstemp(dir=self.folder)
             else:
                 self.fd = os.open(self.folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
         except OSError:
@@ -143,13 +148,6 @@ cdef class Spool:
         if self.fd >= 0:
             return None
         return self.memory[:self.n] if self.n else b""
-
-    def close(self, bint is_removed=True):
-        if self.path is not None and is_removed:
-            try:
-                os.unlink(self.path)
-            except OSError:
-                pass
 
 
 cdef Spool new_spool(size_t bound, int64_t file_bound, object folder, bint is_kept):
