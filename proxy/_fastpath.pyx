@@ -24,14 +24,16 @@ from proxy.content._errors cimport error_page
 from proxy.engine._link cimport Link
 from proxy.engine._wheel cimport Timed, Wheel, set_deadline
 from proxy.limits._admit cimport LimitSettings, check_reqs, give_conns, take_conns
-from proxy.routing._locations cimport AT_REDIRECT, Tree, find_location
+from proxy.routing._locations cimport AT_REDIRECT, Tree, find_location, find_named
 from proxy.routing._names cimport Names, find_server, read_host
 from proxy.routing._rewrite cimport REWRITE_AGAIN, REWRITE_STATUS, Program, run as run_rewrite
-from proxy.routing._uri cimport Uri, read_uri
+from proxy.routing._uri cimport Uri, read_inner_uri, read_uri
 from proxy.upstream._balance cimport (
     PEER_FAILED, PEER_NEXT, PEER_OK, Peer, Tried, Upstream, on_released, pick, refund_try, start_tries,
 )
-from proxy.upstream._settings cimport ProxySettings, shape_answer, write_request_head
+from proxy.upstream._settings cimport (
+    ProxySettings, keep_for_redirect, obey_accel, shape_answer, write_request_head,
+)
 from proxy.upstream.next_upstream cimport NEXT_403, NEXT_404, condition_of, may_retry
 from proxy.variables._variables cimport Template, evaluate, put_groups
 from proxy.wire._chunked cimport (

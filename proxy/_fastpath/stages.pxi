@@ -323,3 +323,34 @@ cdef int send(Worker w, Request r) noexcept:
 cdef int relay_stage(Worker w, Request r) noexcept:
     """Carry the answer back: what the upstream sends drives it from here."""
     return PARK
+
+
+cdef int accel_redirect(Worker w, Request r, UpstreamH1 u, Str to) noexcept:
+    """X-Accel-Redirect: the upstream leaves the answer to another location."""
+    cdef Uri uri
+    cdef char* room
+    cdef PyObject* found
+    cdef Str kept
+    if keep_for_redirect(r) < 0:
+        return NO_MEMORY
+    kept = copy(&r.arena, to)
+    r.call = None
+    u.leave()
+    r.reason.n = 0
+    if r.method != M_HEAD:
+        r.method = M_GET
+    if kept.n and kept.p[0] == c"@":
+        found = find_named(<Tree>r.server.locations, to_bytes(kept))
+        if found == NULL:
+            return INTERNAL
+        r.location = <Location>found
+        return REENTER
+    room = <char*>take(&r.arena, kept.n + 1)
+    if room == NULL:
+        return NO_MEMORY
+    if read_inner_uri(kept.p, kept.n, room, &uri) < 0:
+        return NOT_FOUND
+    r.uri = uri.path
+    r.args = uri.args
+    r.is_rewritten = True
+    return REROUTE

@@ -264,8 +264,6 @@ cdef class Worker(Conductor):
             r.stream.flush(r)
             r.stream.abort(r)
             return
-        r.answer.fields = NULL
-        r.answer.n_fields = 0
         r.reason.n = 0
         r.n_out = 0
         r.last_modified = -1
@@ -461,6 +459,7 @@ cdef class Worker(Conductor):
 
     cdef void on_answer_head(self, Request r, UpstreamH1 u) noexcept:
         cdef int rc
+        cdef Str redirect
         cdef Attempt* a = &r.attempts[r.n_attempts - 1]
         a.status = r.answer.status
         a.header_ms = <int64_t>(clock.now_ms - a.start_ms)
@@ -472,6 +471,11 @@ cdef class Worker(Conductor):
         r.length = r.answer.content_length if not r.answer.flags & H_CHUNKED else -1
         if u.kind == BODY_NONE and r.length < 0 and r.method != M_HEAD:
             r.length = 0
+        if u.s.obeyed:
+            redirect = obey_accel(u.s, r)
+            if redirect.n:
+                self.drive(r, accel_redirect(self, r, u, redirect))
+                return
         rc = shape_answer(u.s, r)
         if rc < 0:
             self.fail(r, rc)

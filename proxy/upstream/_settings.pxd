@@ -79,3 +79,8 @@ cdef int write_request_head(
 ) noexcept
 # Mark fields of r.answer that the client does not get, and rewrite what points at the peer.
 cdef int shape_answer(ProxySettings s, Request r) noexcept
+# Obey X-Accel-Buffering and -Limit-Rate of r.answer; the value of X-Accel-Redirect (n is 0
+# without one) is for the caller.
+cdef Str obey_accel(ProxySettings s, Request r) noexcept
+# Keep what an X-Accel-Redirect takes along (nginx: Content-Type, Set-Cookie, …) among r.out.
+cdef int keep_for_redirect(Request r) noexcept

@@ -221,7 +221,8 @@ cdef int write_request_head(
                 continue
             if <size_t>(end - at) < <size_t>f.name_n + f.value_n + 64:
                 return NO_MEMORY
-            at = put_field(at, name_of(&r.head, f), value_of(&r.head, f))
+            at = put_end(put_str(put_bytes(put_str(at, name_of(&r.head, f)), b": ", 2),
+                                 value_of(&r.head, f)))
     at = put_end(at)
     return <int>(at - out)
 
@@ -265,3 +266,56 @@ cdef int rewrite_field(object rules, Request r, Field* f, bint is_refresh) noexc
     value = copy(&r.arena, of_bytes(new))
     f.flags |= F_IS_HIDDEN
     return 0 if r.add_field(name, value, f.id) != NULL else NO_MEMORY
+
+
+cdef Str obey_accel(ProxySettings s, Request r) noexcept:
+    cdef Head* h = &r.answer
+    cdef Field* f
+    cdef Str value
+    cdef Str redirect
+    cdef uint16_t i
+    cdef uint32_t j
+    cdef uint64_t rate
+    redirect.p = NULL
+    redirect.n = 0
+    for i in range(h.n_fields):
+        f = &h.fields[i]
+        if not F_X_ACCEL_REDIRECT <= f.id <= F_X_ACCEL_LIMIT_RATE or not s.obeyed >> f.id & 1:
+            continue
+        value = value_of(h, f)
+        if f.id == F_X_ACCEL_REDIRECT:
+            redirect = value
+        elif f.id == F_X_ACCEL_BUFFERING:
+            if value.n == 2 and is_same_word(value.p, b"no", 2):
+                r.buffer_answer = 1
+            elif value.n == 3 and is_same_word(value.p, b"yes", 3):
+                r.buffer_answer = 2
+        elif f.id == F_X_ACCEL_LIMIT_RATE and 0 < value.n <= 18:
+            rate = 0
+            for j in range(value.n):
+                if not 48 <= value.p[j] <= 57:
+                    break
+                rate = rate * 10 + <uint64_t>(value.p[j] - 48)
+            else:
+                r.limit_rate = rate
+    return redirect
+
+
+cdef uint64_t TAKEN_ALONG = (
+    1 << F_CONTENT_TYPE | 1 << F_SET_COOKIE | <uint64_t>1 << F_CONTENT_DISPOSITION
+    | 1 << F_CACHE_CONTROL | 1 << F_EXPIRES | 1 << F_ACCEPT_RANGES
+)
+
+
+cdef int keep_for_redirect(Request r) noexcept:
+    cdef Field* f
+    cdef uint16_t i
+    if r.keep_answer() < 0:
+        return NO_MEMORY
+    r.n_out = 0
+    for i in range(r.answer.n_fields):
+        f = &r.answer.fields[i]
+        if f.id and TAKEN_ALONG >> f.id & 1:
+            if r.add_field(name_of(&r.answer, f), value_of(&r.answer, f), f.id) == NULL:
+                return NO_MEMORY
+    return 0

@@ -51,7 +51,8 @@ cdef int write_answer_head(Request r, char* out, size_t cap) noexcept:
     cdef uint64_t seen = 0
     cdef Head* h = &r.answer
     cdef const char* p
-    if h.fields != NULL:
+    cdef bint is_passing = h.fields != NULL and not r.is_answer_ours
+    if is_passing:
         size += h.size
     for i in range(r.n_out):
         size += r.out[i].name.n + r.out[i].value.n + 4
@@ -63,7 +64,7 @@ cdef int write_answer_head(Request r, char* out, size_t cap) noexcept:
         at = put_response_line(at, r.status, r.reason)
     else:
         at = put_status_line(at, r.status)
-    if h.fields != NULL:
+    if is_passing:
         for i in range(h.n_fields):
             f = &h.fields[i]
             if f.id and not f.flags:
@@ -98,7 +99,7 @@ cdef int write_answer_head(Request r, char* out, size_t cap) noexcept:
     for i in range(r.n_out):
         if r.out[i].name.n:
             at = put_out(at, &r.out[i])
-    if h.fields != NULL:
+    if is_passing:
         for i in range(h.n_fields):
             f = &h.fields[i]
             if f.flags or FRAMING >> f.id & 1:

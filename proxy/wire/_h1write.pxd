@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from proxy.base.span cimport Str
+from proxy.wire._scan cimport scan_text
 
 
 cdef enum Room:
@@ -25,6 +26,18 @@ cdef inline char* put_str(char* out, Str s) noexcept nogil:
     return out + s.n
 
 
+cdef inline char* put_text(char* out, Str s) noexcept nogil:
+    """A value that variables made: a control byte would begin another line, so it becomes a
+    space (RFC 9110 §5.5)."""
+    cdef char* at = out
+    cdef char* end = put_str(out, s)
+    while True:
+        at = <char*>scan_text(at, end)
+        if at == end:
+            return end
+        at[0] = b" "
+
+
 cdef inline char* put_end(char* out) noexcept nogil:
     """The end of a line."""
     out[0] = b"\r"
@@ -37,7 +50,7 @@ cdef inline char* put_field(char* out, Str name, Str value) noexcept nogil:
     out = put_str(out, name)
     out[0] = b":"
     out[1] = b" "
-    return put_end(put_str(out + 2, value))
+    return put_end(put_text(out + 2, value))
 
 
 cdef inline char* put_decimal(char* out, uint64_t value) noexcept nogil:
