@@ -13,8 +13,8 @@ cdef enum Rewritten:
     # GO: go on with r.location (an `if` may have replaced it)
     # DONE: answered: r.status and r.text (r.content_type is not set: by r.uri, as for a file)
     REWRITE_AGAIN = 16    # r.uri changed: search the location again
-    REWRITE_STATUS = 17   # answer with r.status and its page (error_page holds); a redirect has
-                          # its Location among r.out; 444 closes the connection without a word
+    REWRITE_STATUS = 17   # answer with r.status and its page (error_page holds)
+    # A redirect has its Location among r.out; 444 closes the connection without a word.
 
 
 cdef struct Op:

@@ -233,9 +233,41 @@ cdef bint is_file_so(Request r, Str path, uint8_t kind, bint* fault) noexcept:
     return found.st_mode & S_IFMT == S_IFREG or found.st_mode & S_IFMT == S_IFDIR
 
 
+cdef int encode_controls(Request r, Str* value) noexcept:
+    # A decoded path may hold CR and LF: in a field they would begin another one, so they are
+    # percent-encoded (RFC 9110 §5.5). nginx sends them; nobody can want that.
+    cdef uint32_t i
+    cdef uint32_t count = 0
+    cdef char* p
+    cdef uint8_t c
+    for i in range(value.n):
+        c = <uint8_t>value.p[i]
+        count += c < 32 or c == 127
+    if count == 0:
+        return 0
+    p = <char*>take(&r.arena, value.n + 2 * count)
+    if p == NULL:
+        return NO_MEMORY
+    count = 0
+    for i in range(value.n):
+        c = <uint8_t>value.p[i]
+        if c < 32 or c == 127:
+            p[count] = c"%"
+            p[count + 1] = b"0123456789ABCDEF"[c >> 4]
+            p[count + 2] = b"0123456789ABCDEF"[c & 15]
+            count += 3
+        else:
+            p[count] = <char>c
+            count += 1
+    value[0] = text(p, count)
+    return 0
+
+
 cdef int put_location(Request r, Str value) noexcept:
     cdef uint16_t i
     cdef uint16_t n = 0
+    if encode_controls(r, &value) < 0:
+        return NO_MEMORY
     for i in range(r.n_out):
         if r.out[i].id != F_LOCATION:
             r.out[n] = r.out[i]
@@ -296,18 +328,20 @@ cdef int replace_uri(Op* op, Request r) noexcept:
 cdef int give_back(Op* op, Request r) noexcept:
     cdef Str answer
     cdef int rc
-    r.status = op.status
-    if not op.flags & OP_HAS_TEXT:
-        if op.status >= 400 or op.status in (301, 302, 303, 307, 308):
-            return REWRITE_STATUS
-        r.text = text("", 0)
-        return DONE
-    rc = evaluate(<Template>op.what, r, &answer)
-    if rc < 0:
-        return rc
-    if op.status in (301, 302, 303, 307, 308):
-        rc = put_location(r, answer)
-        return rc if rc < 0 else REWRITE_STATUS
+    cdef bint is_redirect = op.status in (301, 302, 303, 307, 308)
+    answer = text("", 0)
+    if op.flags & OP_HAS_TEXT:
+        rc = evaluate(<Template>op.what, r, &answer)
+        if rc < 0:
+            return rc
+        if is_redirect and put_location(r, answer) < 0:
+            return NO_MEMORY
+    if is_redirect or (op.status >= 400 and not op.flags & OP_HAS_TEXT):
+        r.status = op.status
+        return REWRITE_STATUS
+    # inside error_page the error's status stays, whatever its page returns
+    if not r.is_error_page or r.status == 0:
+        r.status = op.status
     r.text = answer
     return DONE
 

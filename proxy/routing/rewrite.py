@@ -107,23 +107,66 @@ def read_return(args: list[Token], block: Block) -> Return:
 
 
 for _where, _inside in ((SERVER, SERVER_IF), (LOCATION, LOCATION_IF)):
-    directive("if", _where, block=_inside, read=read_condition, many=True, inherit=False,
-              syntax="(condition) { … }",
-              doc="Runs what is inside when the condition holds; in a location its settings too.")
-directive("set", EVERYWHERE, read=read_set, least=2, most=2, many=True, inherit=False,
-          syntax="$variable value", doc="Gives a variable a value.")
-directive("rewrite", EVERYWHERE, read=read_rewrite, least=2, most=3, many=True, inherit=False,
-          syntax="regex replacement [last | break | redirect | permanent]",
-          doc="Replaces a path that a regex matches, or redirects the client.")
-directive("return", EVERYWHERE, read=read_return, least=1, most=2, many=True, inherit=False,
-          syntax="code [text] | code URL | URL",
-          doc="Ends the request with a status, and a text or a redirect.")
-directive("break", EVERYWHERE, many=True, inherit=False,
-          doc="Ends the rewrite directives of this block.")
-directive("rewrite_log", HTTP | EVERYWHERE, Flag(), default="off",
-          doc="Writes what rewrite directives did to the error log, at level notice.")
-directive("uninitialized_variable_warn", HTTP | EVERYWHERE, Flag(), default="on",
-          doc="Says in the error log when a variable is used that was never set.")
+    directive(
+        "if",
+        _where,
+        block=_inside,
+        read=read_condition,
+        many=True,
+        inherit=False,
+        syntax="(condition) { … }",
+        doc="Runs what is inside when the condition holds; in a location its settings too.",
+    )
+directive(
+    "set",
+    EVERYWHERE,
+    read=read_set,
+    least=2,
+    most=2,
+    many=True,
+    inherit=False,
+    syntax="$variable value",
+    doc="Gives a variable a value.",
+)
+directive(
+    "rewrite",
+    EVERYWHERE,
+    read=read_rewrite,
+    least=2,
+    most=3,
+    many=True,
+    inherit=False,
+    syntax="regex replacement [last | break | redirect | permanent]",
+    doc="Replaces a path that a regex matches, or redirects the client.",
+)
+directive(
+    "return",
+    EVERYWHERE,
+    read=read_return,
+    least=1,
+    most=2,
+    many=True,
+    inherit=False,
+    syntax="code [text] | code URL | URL",
+    doc="Ends the request with a status, and a text or a redirect.",
+)
+directive(
+    "break", EVERYWHERE, many=True, inherit=False, doc="Ends the rewrite directives of this block."
+)
+directive(
+    "rewrite_log",
+    HTTP | EVERYWHERE,
+    Flag(),
+    default="off",
+    doc="Writes what rewrite directives did to the error log, at level notice.",
+)
+directive(
+    "uninitialized_variable_warn",
+    HTTP | EVERYWHERE,
+    Flag(),
+    default="on",
+    doc="Says in the error log when a variable is used that was never set.",
+)
 
 
 def compile_rewrite(
@@ -139,9 +182,7 @@ def compile_rewrite(
     return program if program.n else None
 
 
-def _compile(
-    program: Program, block: Block, location_of: Callable[[Block], Any] | None
-) -> None:
+def _compile(program: Program, block: Block, location_of: Callable[[Block], Any] | None) -> None:
     for statement in block.statements:
         value = statement.value
         if statement.name == "if":

@@ -3,19 +3,18 @@
 
 import socket
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset, strlen
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset, strlen
 from posix.unistd cimport getpid
 
 from proxy.base._arena cimport take
-from proxy.base._client cimport Address, Client, address_binary, address_text
+from proxy.base._client cimport Address, address_binary, address_text
 from proxy.base._clock cimport clock
 from proxy.base._request cimport Request
 from proxy.base.head cimport F_AUTHORIZATION, find_field, span, value_of
 from proxy.base.span cimport Str, is_same_word, of_bytes, text
 from proxy.base.verdict cimport NO_MEMORY
-from proxy.variables._variables cimport (
-    CHANGEABLE, NO_CACHE, Getter, Setter, declare, declare_setter)
+from proxy.variables._variables cimport CHANGEABLE, NO_CACHE, declare, declare_setter
 from proxy.variables._write cimport tell, tell_kept, tell_number, tell_seconds
 
 from proxy import VERSION

@@ -8,14 +8,12 @@ from proxy.base._arena cimport take
 from proxy.base._request cimport Attempt, OutField, Request
 from proxy.base.head cimport (
     BODY_CHUNKED, F_CONTENT_LENGTH, F_CONTENT_TYPE, F_IS_HIDDEN, F_IS_HOP, F_IS_INVALID,
-    F_LAST_MODIFIED, F_COOKIE, F_SET_COOKIE, Field, Head, find_field, name_of, value_of)
+    F_COOKIE, F_SET_COOKIE, Field, Head, find_field, name_of, value_of)
 from proxy.base.span cimport Str, is_same_word, lower
 from proxy.base.verdict cimport NO_MEMORY
 from proxy.variables._variables cimport NO_CACHE, declare, declare_prefix
 from proxy.variables._write cimport (
     tell, tell_number, write_number, write_seconds)
-
-
 
 
 cdef inline bint is_variable_of(Str name, const Str* wanted) noexcept:
@@ -205,7 +203,6 @@ cdef int get_sent_content_length(Request r, uint64_t data, Str* out) noexcept:
 
 cdef int get_sent_last_modified(Request r, uint64_t data, Str* out) noexcept:
     cdef char* p
-    cdef bytes date
     if r.last_modified < 0:
         return sent_by_name(r, "last_modified", 13, out)
     p = <char*>take(&r.arena, 32)

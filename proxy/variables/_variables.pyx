@@ -2,10 +2,9 @@
 #
 # Never called by name while requests run: numbers only. Evaluating never runs Python code.
 
-from cpython.object cimport PyObject
 from cython cimport final
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 from proxy.base._arena cimport copy, take
@@ -192,7 +191,7 @@ cdef int define(bytes name, Getter get, uint64_t data, int flags) except -1:
     return number
 
 
-def number_of(name: str, place=None) -> int:
+def number_of(name, place=None) -> int:
     """The number of variable `name` (without "$") in this plan."""
     cdef bytes raw = name.encode("utf-8", "surrogateescape").lower()
     cdef int number = find_number(raw)
@@ -201,7 +200,7 @@ def number_of(name: str, place=None) -> int:
     return number
 
 
-def define_stored(name: str, place=None) -> int:
+def define_stored(name, place=None) -> int:
     """Define a variable that is only set (`set`, a regex group, auth_request_set): its number.
 
     Raises ConfError when the name is one that nobody may change.

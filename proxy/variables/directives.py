@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import proxy.variables._core
+import proxy.variables._lines  # noqa: F401  (their import declares $host and the rest)
 from proxy.conf.directive import GEO, HTTP, MAP, SPLIT_CLIENTS, directive
 from proxy.conf.values import Rest, Text, Word
-from proxy.variables import _core, _lines  # noqa: F401  (their import declares $host and the rest)
 
-directive("map", HTTP, Text(), Word(), block=MAP, rows=True, many=True,
-          syntax="string $variable { … }",
-          doc="Makes a variable whose value depends on another's: exact, by wildcard or regex.")
-directive("split_clients", HTTP, Text(), Word(), block=SPLIT_CLIENTS, rows=True, many=True,
-          syntax="string $variable { … }",
-          doc="Makes a variable that parts requests by percentages of a hash, for A/B tests.")
-directive("geo", HTTP, Rest(Word()), most=2, block=GEO, rows=True, many=True,
-          syntax="[$address] $variable { … }",
-          doc="Makes a variable whose value depends on the network of an address.")
+directive(
+    "map",
+    HTTP,
+    Text(),
+    Word(),
+    block=MAP,
+    rows=True,
+    many=True,
+    syntax="string $variable { … }",
+    doc="Makes a variable whose value depends on another's: exact, by wildcard or regex.",
+)
+directive(
+    "split_clients",
+    HTTP,
+    Text(),
+    Word(),
+    block=SPLIT_CLIENTS,
+    rows=True,
+    many=True,
+    syntax="string $variable { … }",
+    doc="Makes a variable that parts requests by percentages of a hash, for A/B tests.",
+)
+directive(
+    "geo",
+    HTTP,
+    Rest(Word()),
+    most=2,
+    block=GEO,
+    rows=True,
+    many=True,
+    syntax="[$address] $variable { … }",
+    doc="Makes a variable whose value depends on the network of an address.",
+)

@@ -75,8 +75,15 @@ def freeze_map(block: Block) -> None:
             word = key.removeprefix("\\")
             if not _add_key(key, word, value, has_hostnames, exact, heads, tails):
                 raise ConfError(key, f'conflicting parameter "{word}"')
-    it = Map(compile_text(block.args[0]), exact, heads, tails, regexes,
-             default or compile_text(""), has_hostnames)
+    it = Map(
+        compile_text(block.args[0]),
+        exact,
+        heads,
+        tails,
+        regexes,
+        default or compile_text(""),
+        has_hostnames,
+    )
     _defined(block, lambda name: define_map(name, it, is_volatile))
 
 

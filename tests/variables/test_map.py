@@ -129,8 +129,10 @@ def test_wrong_blocks_are_refused(text):
 
 def test_split_clients():
     plan("split_clients $arg_a $s { 51.2% ka; 10% kb; * rest; }")
-    # MurmurHash2 of "" is 0; of the other values as nginx's split_clients.t has them parted
     assert get("/").value("s") == b"ka"
+    # as nginx parts twenty connections numbered from one
+    first = [get(f"/?a={i}").value("s") for i in range(1, 21)]
+    assert (first.count(b"ka"), first.count(b"kb"), first.count(b"rest")) == (12, 2, 6)
     parts = [get(f"/?a={i}").value("s") for i in range(2000)]
     assert 900 < parts.count(b"ka") < 1150
     assert 140 < parts.count(b"kb") < 260
