@@ -1,7 +1,6 @@
 """The one list of what exists: the modules whose import declares their room's directives."""
 
 from importlib import import_module
-from importlib.util import find_spec
 
 DECLARING = (
     "proxy.conf.structure",
@@ -27,6 +26,9 @@ DECLARING = (
 def declare_all() -> None:
     """Declare every directive there is; call it before `proxy.conf.load`. Again is harmless."""
     for name in DECLARING:
-        room = name.rpartition(".")[0]
-        if find_spec(room) is not None and find_spec(name) is not None:
+        try:
             import_module(name)
+        except ModuleNotFoundError as error:
+            # A room that is not built yet; what a room itself cannot find is its fault.
+            if error.name not in (name, name.rpartition(".")[0]):
+                raise
