@@ -1,0 +1,112 @@
+"""The counters as text: Prometheus exposition for `metrics`, nginx's page for `stub_status`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from proxy.observe._counters import BOUNDS, Snapshot
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+STATES = ("active", "reading", "writing", "waiting")
+CLASSES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx")
+HELP = {
+    "headrace_limit_req_requests_total": "Requests by zone and decision of limit_req.",
+    "headrace_limit_conn_requests_total": "Requests by zone and decision of limit_conn.",
+    "headrace_upstream_peer_requests_total": "Requests sent to a peer.",
+    "headrace_upstream_peer_fails_total": "Requests that a peer failed.",
+}
+ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+
+
+def labelled(name: str, labels: Iterable[tuple[str, str]]) -> str:
+    inside = ",".join(f'{label}="{value.translate(ESCAPES)}"' for label, value in labels)
+    return f"{name}{{{inside}}}" if inside else name
+
+
+def number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+def head(name: str, kind: str, text: str) -> Iterator[str]:
+    yield f"# HELP {name} {text}"
+    yield f"# TYPE {name} {kind}"
+
+
+def write_metrics(
+    snapshot: Snapshot, peers: Iterable[tuple[str, str, bool, int]] = ()
+) -> bytes:
+    """The exposition text (format 0.0.4) of one moment.
+
+    peers: (upstream, peer, is_up, requests in flight) of every peer that is known.
+    """
+    lines: list[str] = []
+    lines += connections(snapshot.connections)
+    lines += series(snapshot)
+    lines += plain(snapshot)
+    lines += peer_states(list(peers))
+    lines.append("")
+    return "\n".join(lines).encode()
+
+
+def connections(now: Mapping[str, int]) -> Iterator[str]:
+    for word in ("accepted", "handled"):
+        name = f"headrace_connections_{word}_total"
+        yield from head(name, "counter", f"Client connections {word}.")
+        yield f"{name} {now[word]}"
+    yield from head("headrace_connections", "gauge", "Client connections by state.")
+    for state in STATES:
+        yield f'headrace_connections{{state="{state}"}} {now[state]}'
+
+
+def series(snapshot: Snapshot) -> Iterator[str]:
+    rows = [
+        ([("server", s), ("location", at), ("function", f), ("status", CLASSES[k])], counts, sum_s)
+        for (s, at, f), k, counts, sum_s in snapshot.series
+    ]
+    name = "headrace_http_requests_total"
+    yield from head(name, "counter", "Requests answered.")
+    for labels, counts, _ in rows:
+        yield f"{labelled(name, labels)} {sum(counts)}"
+    name = "headrace_http_request_duration_seconds"
+    yield from head(name, "histogram", "From the first byte of a request to its answer's last.")
+    for labels, counts, sum_s in rows:
+        total = 0
+        for bound, n in zip((*map(number, BOUNDS), "+Inf"), counts, strict=True):
+            total += n
+            yield f"{labelled(name + '_bucket', [*labels, ('le', bound)])} {total}"
+        yield f"{labelled(name + '_sum', labels)} {sum_s!r}"
+        yield f"{labelled(name + '_count', labels)} {total}"
+
+
+def plain(snapshot: Snapshot) -> Iterator[str]:
+    found = sorted(snapshot.plain, key=lambda it: it[0])  # a metric's lines stand together
+    before = ""
+    for name, labels, is_gauge, value in found:
+        if name != before:
+            yield from head(name, "gauge" if is_gauge else "counter", HELP.get(name, name))
+            before = name
+        yield f"{labelled(name, labels)} {value}"
+
+
+def peer_states(peers: list[tuple[str, str, bool, int]]) -> Iterator[str]:
+    if not peers:
+        return
+    yield from head("headrace_upstream_peer_up", "gauge", "1 while a peer may be chosen.")
+    for upstream, peer, is_up, _ in peers:
+        labels = [("upstream", upstream), ("peer", peer)]
+        yield f"{labelled('headrace_upstream_peer_up', labels)} {int(is_up)}"
+    yield from head("headrace_upstream_peer_active", "gauge", "Requests in flight at a peer.")
+    for upstream, peer, _, active in peers:
+        labels = [("upstream", upstream), ("peer", peer)]
+        yield f"{labelled('headrace_upstream_peer_active', labels)} {active}"
+
+
+def write_stub_status(snapshot: Snapshot) -> bytes:
+    """The body of nginx's stub_status page, byte for byte its shape."""
+    now = snapshot.connections
+    return (
+        f"Active connections: {now['active']} \n"
+        "server accepts handled requests\n"
+        f" {now['accepted']} {now['handled']} {now['requests']} \n"
+        f"Reading: {now['reading']} Writing: {now['writing']} Waiting: {now['waiting']} \n"
+    ).encode()
