@@ -282,6 +282,7 @@ cdef class Counters:
         cdef uint64_t* values = <uint64_t*>address
         cdef Label* labels = <Label*>(self.zone.base + self.head.plain_at)
         cdef uint32_t i
+        cdef object value
         found = []
         for i in range(1, n_plain):
             name, *fields = _split(labels[i].text[:labels[i].n])
