@@ -19,7 +19,6 @@ DECLARING = (
     "proxy.functions.directives",
     "proxy.observe.error_log",
     "proxy.observe.directives",
-    "proxy.observe.error_log",
 )
 
 
