@@ -192,7 +192,7 @@ cdef int join(Request r, list pieces, uint32_t quoted_from, uint32_t spare, Str*
     at = 0
     for k in range(n_pieces):
         args_at[0] = <uint32_t>(p - out.p)
-        for i in range((<Template>pieces[k]).n_segments):
+        for _ in range((<Template>pieces[k]).n_segments):
             if is_escaped[at]:
                 p += escape_uri(p, parts[at].p, parts[at].n, ESCAPE_ARGS)
             elif parts[at].n:

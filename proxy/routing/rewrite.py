@@ -11,9 +11,9 @@ from proxy.conf.directive import (
     SERVER,
     SERVER_IF,
     directive,
+    ignored,
 )
 from proxy.conf.report import ConfError
-from proxy.conf.values import Flag
 from proxy.routing._rewrite import Program
 from proxy.variables._variables import Regex, define_stored, number_of
 from proxy.variables._variables import compile as compile_text
@@ -153,19 +153,10 @@ directive(
 directive(
     "break", EVERYWHERE, many=True, inherit=False, doc="Ends the rewrite directives of this block."
 )
-directive(
-    "rewrite_log",
-    HTTP | EVERYWHERE,
-    Flag(),
-    default="off",
-    doc="Writes what rewrite directives did to the error log, at level notice.",
-)
-directive(
+ignored(
     "uninitialized_variable_warn",
     HTTP | EVERYWHERE,
-    Flag(),
-    default="on",
-    doc="Says in the error log when a variable is used that was never set.",
+    "a variable that was never set is empty; nothing is written about it",
 )
 
 

@@ -53,17 +53,17 @@ cdef int get_host(Request r, uint64_t data, Str* out) noexcept:
 
 cdef int get_uri(Request r, uint64_t data, Str* out) noexcept:
     out[0] = r.uri
-    return 1
+    return 1 if r.uri.n else 0
 
 
 cdef int get_request_uri(Request r, uint64_t data, Str* out) noexcept:
     out[0] = r.main.target if r.main is not None else r.target
-    return 1
+    return 1 if out.n else 0
 
 
 cdef int get_args(Request r, uint64_t data, Str* out) noexcept:
     out[0] = r.args
-    return 1
+    return 1 if r.args.n else 0
 
 
 cdef int put_args(Request r, uint64_t data, Str value) noexcept:

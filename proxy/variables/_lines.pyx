@@ -140,7 +140,7 @@ cdef int find_pair(Str line, const Str* name, char separator, Str* out) noexcept
 
 cdef int get_cookie(Request r, uint64_t data, Str* out) noexcept:
     cdef uint16_t i
-    if r.head.fields == NULL:
+    if r.head.fields == NULL or (<Str*>data).n == 0:
         return 0
     for i in range(r.head.n_fields):
         if r.head.fields[i].id == F_COOKIE and counts(&r.head.fields[i], 0):
@@ -155,6 +155,8 @@ cdef int get_arg(Request r, uint64_t data, Str* out) noexcept:
     cdef uint32_t n = r.args.n
     cdef uint32_t at = 0
     cdef uint32_t end
+    if name.n == 0:
+        return 0
     while at + name.n < n:
         if p[at + name.n] == c"=" and is_same_word(p + at, name.p, name.n):
             at += name.n + 1

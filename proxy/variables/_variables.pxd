@@ -58,6 +58,9 @@ cdef int keep_alive(object thing) except -1
 
 # Per request. 1 found, 0 not found, <0 fault.
 cdef int find_value(Request r, uint32_t number, Str* out) noexcept
+# By a name that comes with the request (ssi): slower, and numbered for nobody. The value lives
+# as long as the main request. 1, 0 (also for a name that nobody knows), <0.
+cdef int find_named(Request r, bytes name, Str* out) noexcept
 # Store a value; it must live as long as the main request. 0, <0 fault.
 cdef int put_value(Request r, uint32_t number, Str value) noexcept
 # Copy bytes where stored values live (the main request's arena). p NULL: no room.

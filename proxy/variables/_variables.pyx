@@ -145,7 +145,7 @@ cdef Name _declared(bytes name):
         if it.how.get != NULL:
             return it
     for prefix in prefixes:
-        if name.startswith(prefix) and len(name) > len(prefix):
+        if name.startswith(prefix):
             family = prefixes[prefix]
             it = Name()
             it.how = family.how
@@ -184,8 +184,8 @@ cdef int define(bytes name, Getter get, uint64_t data, int flags) except -1:
         v.get = get
         v.data = data
         v.flags = <uint8_t>(flags | CHANGEABLE)
-    elif not v.is_known or not v.flags & CHANGEABLE:
-        v.get = NULL
+    elif not v.is_known:
+        # a name of a family ($http_x, $arg_x) keeps its getter for where nothing was set
         v.flags = CHANGEABLE
     v.is_known = 1
     return number
@@ -284,6 +284,28 @@ cdef int find_value(Request r, uint32_t number, Str* out) noexcept:
         out.n = 0
     kept_value[0] = out[0]
     m.value_states[number] = FOUND if rc == 1 else NOT_FOUND
+    return rc
+
+
+cdef int find_named(Request r, bytes name, Str* out) noexcept:
+    cdef Name it
+    out.p = ""
+    out.n = 0
+    try:
+        name = name.lower()
+        number = numbers.get(name)
+        if number is not None and table[<uint32_t>number].is_known:
+            return find_value(r, number, out)
+        it = _declared(name)
+    except MemoryError:
+        return NO_MEMORY
+    if it is None:
+        return 0
+    cdef int rc = it.how.get(r, it.how.data, out)
+    if rc == 1:
+        out[0] = keep(r, out[0])
+        if out.p == NULL:
+            return NO_MEMORY
     return rc
 
 

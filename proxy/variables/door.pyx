@@ -9,7 +9,7 @@ from proxy.base._request cimport Attempt, Location, Request, Server
 from proxy.base.head cimport Field, span
 from proxy.base.span cimport Str, of_bytes, text, to_bytes
 from proxy.variables._variables cimport (
-    Template, capture, evaluate, find_number, find_value, match_regex, Regex)
+    Template, capture, evaluate, find_named, find_number, find_value, match_regex, Regex)
 from proxy.wire._h1 cimport Limits, begin_head, read_request_head, read_response_head
 
 import time
@@ -137,6 +137,14 @@ cdef class Probe:
         """bytes of a variable, None when it is not found."""
         cdef Str out
         cdef int rc = find_value(self.r, find_number(name.encode()), &out)
+        if rc < 0:
+            raise ArithmeticError(rc)
+        return to_bytes(out) if rc else None
+
+    def named(self, str name):
+        """The same by a name that no plan needs to know."""
+        cdef Str out
+        cdef int rc = find_named(self.r, name.encode(), &out)
         if rc < 0:
             raise ArithmeticError(rc)
         return to_bytes(out) if rc else None

@@ -46,6 +46,7 @@ OF_REQUEST = {
     "$arg_name": b"Two",
     "$arg_y": b"",
     "$arg_none": b"",
+    "$arg_$cookie_$http_": b"",
     "$server_protocol": b"HTTP/1.1",
     "$server_name": b"localhost",
     "$scheme": b"http",
@@ -143,6 +144,14 @@ def test_not_found_is_not_empty():
     assert probe.value("arg_none") is None
     assert probe.value("arg_y") == b""
     assert probe.value("http_none") is None
+
+
+def test_names_that_come_with_the_request():
+    probe = Probe(HEAD)
+    assert probe.named("Host") == b"example.com"
+    assert probe.named("arg_name") == b"Two"
+    assert probe.named("nobody") is None
+    assert probe.named("http_none") is None
 
 
 def test_addresses():

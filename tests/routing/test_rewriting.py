@@ -212,6 +212,12 @@ def test_captures_of_a_condition_reach_what_follows():
     assert run(conf, "/?a=")[0].text == b"[]"
 
 
+def test_a_set_name_of_a_family_holds_only_where_it_was_set():
+    conf = "if ($arg_a) { set $http_foo set; } return 200 $http_foo;"
+    assert run(conf, "/?a=1", head="Foo: sent\r\n")[0].text == b"set"
+    assert run(conf, "/", head="Foo: sent\r\n")[0].text == b"sent"
+
+
 def test_break_inside_an_if_ends_the_whole_block():
     assert run("if ($arg_a) { break; } return 200 x;", "/?a=1")[1] == "go"
 
