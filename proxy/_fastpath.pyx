@@ -40,7 +40,7 @@ from proxy.wire._chunked cimport (
     CHUNK_END, CHUNK_PIECE, Chunked, begin_chunked, chunk_prefix, read_chunked,
 )
 from proxy.wire._h1 cimport (
-    Limits, begin_head, body_kind, read_request_head, read_response_head,
+    Limits, begin_head, body_kind, read_request_head, read_response_head, read_trailers,
 )
 from proxy.wire._h1answer cimport frame_answer, write_answer_head, write_trailers
 

@@ -152,6 +152,45 @@ cdef class H1Stream(Stream):
     cdef bint is_blocked(self) noexcept:
         return self.conn.is_blocked
 
+    cdef int64_t allowance(self, Request r) noexcept:
+        """nginx's limit_rate: rate times the seconds that have begun, and limit_rate_after."""
+        cdef uint64_t begun_s
+        cdef int64_t room
+        cdef int64_t free
+        if r.limit_rate == 0:
+            return <int64_t>1 << 62
+        if r.pacer is not None:
+            return 0
+        begun_s = (clock.now_ms - r.start_ms) // 1000 + 1
+        free = <int64_t>r.location.limit_rate_after if r.location is not None else 0
+        room = <int64_t>(r.limit_rate * begun_s) - (r.sent_body - free)
+        if room > 0:
+            return room
+        self.hold_back(r, <uint64_t>(-room) * 1000 // r.limit_rate + 1)
+        return 0
+
+    cdef void hold_back(self, Request r, uint64_t wait_ms) noexcept:
+        cdef Pacer pacer = Pacer.__new__(Pacer)
+        pacer.w = self.conn.w
+        pacer.r = <PyObject*>r
+        r.pacer = pacer
+        set_deadline(self.conn.w.wheel, pacer, clock.now_ms + wait_ms)
+
+
+@final
+cdef class Pacer(Timed):
+    """Lets an answer go on that was ahead of its limit_rate. The request holds it."""
+    cdef Worker w
+    cdef PyObject* r
+
+    cdef void on_deadline(self) noexcept:
+        cdef Request r = <Request>self.r
+        if r.pacer is self:
+            r.pacer = None
+            if not r.stream.is_blocked():
+                self.w.on_client_drained(r)
+                self.w.settle()
+
 
 @final
 cdef class ClientH1(Link):
@@ -527,6 +566,8 @@ cdef class ClientH1(Link):
         if self.state == C_TUNNEL:
             if self.tunnel is not None:
                 self.tunnel.shut()
+                if self.tunnel.is_ended:
+                    self.close()
             return
         if self.state == C_BUSY and r is not None:
             if not r.is_body_done:

@@ -50,6 +50,7 @@ cdef class UpstreamH1(Link):
     cdef Chunked chunked
     cdef char* held
     cdef uint32_t held_n
+    cdef object pacer             # holds reading back while it is ahead of proxy_limit_rate
 
     def __dealloc__(self):
         free(self.held)
@@ -223,6 +224,33 @@ cdef class UpstreamH1(Link):
                 self.take_head(r, p, n)
         elif self.state == U_BODY:
             self.take_body(r, p, n)
+        if self.r is r and self.state == U_BODY and (
+                self.s.limit_rate or self.s.limit_rate_text is not None):
+            self.pace(r)
+
+    cdef void pace(self, Request r) noexcept:
+        """proxy_limit_rate: rest until the bytes read so far were due."""
+        cdef uint64_t rate = self.s.limit_rate
+        cdef uint64_t due_ms
+        cdef UpstreamPacer pacer
+        cdef Str value
+        cdef uint32_t i
+        if self.s.limit_rate_text is not None and evaluate(
+                self.s.limit_rate_text, r, &value) == 0:
+            rate = 0
+            for i in range(value.n if value.n < 19 else 0):
+                if 48 <= value.p[i] <= 57:
+                    rate = rate * 10 + <uint64_t>(value.p[i] - 48)
+        if rate == 0 or self.pacer is not None:
+            return
+        due_ms = r.attempts[r.n_attempts - 1].start_ms + (
+            <uint64_t>r.attempts[r.n_attempts - 1].bytes_received * 1000 // rate)
+        if due_ms > clock.now_ms:
+            pacer = UpstreamPacer.__new__(UpstreamPacer)
+            pacer.u = <PyObject*>self
+            self.pacer = pacer
+            self.pause()
+            set_deadline(self.w.wheel, pacer, due_ms)
 
     cdef void take_head(self, Request r, char* p, uint32_t n) noexcept:
         cdef Worker w = self.w
@@ -273,7 +301,8 @@ cdef class UpstreamH1(Link):
         self.kind = body_kind(&r.answer, is_head)
         self.left = r.answer.content_length
         if self.kind == BODY_CHUNKED:
-            begin_chunked(&self.chunked, NULL, TRAILER_BYTES)
+            begin_chunked(&self.chunked, <char*>take(&r.arena, TRAILER_BYTES)
+                          if self.s.passes_trailers else NULL, TRAILER_BYTES)
         if self.kind == BODY_UNTIL_CLOSE or not r.answer.flags & H_KEEP_ALIVE:
             self.is_last = True
         self.state = U_BODY
@@ -321,6 +350,8 @@ cdef class UpstreamH1(Link):
                     a.length += piece.n
                     w.relay(r, self, piece.p, piece.n)
                 elif found == CHUNK_END:
+                    if self.chunked.trailer_n and self.chunked.trailer != NULL:
+                        keep_trailers(r, &self.chunked)
                     self.end_answer(r, n)
                     return
                 elif found < 0:
@@ -349,6 +380,7 @@ cdef class UpstreamH1(Link):
 
     cdef void drop(self) noexcept:
         """Close it; nobody waits for it."""
+        self.pacer = None
         if self.splice is not None:
             self.splice.close()
             self.splice = None
@@ -391,6 +423,8 @@ cdef class UpstreamH1(Link):
         if self.state == U_TUNNEL:
             if self.tunnel is not None:
                 self.tunnel.shut()
+                if self.tunnel.is_ended:
+                    self.tunnel.close()
         elif self.state == U_BODY and self.kind == BODY_UNTIL_CLOSE and r is not None:
             self.end_answer(r, 0)
         elif r is not None:
@@ -470,6 +504,31 @@ cdef class UpstreamH1(Link):
         if self.r is not None:
             on_released(self.upstream, self.peer, NULL, PEER_OK, clock.now_ms)
         self.drop()
+
+
+@final
+cdef class UpstreamPacer(Timed):
+    cdef PyObject* u              # borrowed: the connection holds it
+
+    cdef void on_deadline(self) noexcept:
+        cdef UpstreamH1 u = <UpstreamH1>self.u
+        if u.pacer is self:
+            u.pacer = None
+            if u.r is None or u.r.waiting is None:
+                u.unpause()
+
+
+cdef void keep_trailers(Request r, Chunked* c) noexcept:
+    """proxy_pass_trailers: what came behind the body goes on behind ours."""
+    cdef Head h
+    cdef Field[64] fields
+    cdef uint16_t i
+    begin_head(&h, fields, 64)
+    h.base = c.trailer
+    if read_trailers(&h, c.trailer, c.trailer_n) < 0:
+        return
+    for i in range(h.n_fields):
+        r.add_trailer(name_of(&h, &fields[i]), value_of(&h, &fields[i]))
 
 
 async def open_transport(UpstreamH1 u, ProxySettings s, Request r):

@@ -296,6 +296,8 @@ cdef class Worker(Conductor):
             return
         if r.content_type.n == 0 and r.text.n:
             r.content_type = text(b"text/plain", 10)
+        if r.limit_rate == 0 and r.location is not None:
+            r.limit_rate = r.location.limit_rate
         if r.source is None:
             r.length = r.text.n
         rc = r.stream.send_head(r)
@@ -484,6 +486,8 @@ cdef class Worker(Conductor):
             self.upgrade(r, u)
             return
         r.stage = S_RELAY
+        if r.limit_rate == 0:
+            r.limit_rate = r.location.limit_rate
         rc = r.stream.send_head(r)
         if rc < 0:
             self.fail(r, rc)
@@ -492,6 +496,7 @@ cdef class Worker(Conductor):
         cdef ClientH1 c = (<H1Stream>r.stream).conn
         r.is_upgraded = True
         r.keep_alive = False
+        r.is_done = True                         # what follows is no answer any more
         if r.stream.send_head(r) < 0:
             self.fail(r, NO_MEMORY)
             return
@@ -505,6 +510,16 @@ cdef class Worker(Conductor):
         cdef int rc
         cdef Spool q
         if n == 0 or r.is_header_only:
+            return
+        if r.limit_rate and r.waiting is None:
+            r.waiting = new_spool(<size_t>u.s.buffer_bytes + READ_BYTES,
+                                  u.s.file_bytes if u.s.is_buffered else 0, u.s.temp_path, False)
+        if r.limit_rate and r.pacer is None and not r.stream.is_blocked():
+            rc = (<Spool>r.waiting).put(p, n)
+            if rc < 0 or self.send_waiting(r) < 0:
+                self.fail(r, rc if rc < 0 else INTERNAL)
+            elif r.waiting is not None and (<Spool>r.waiting).room() < READ_BYTES:
+                u.pause()
             return
         if r.waiting is not None:
             q = <Spool>r.waiting
@@ -537,9 +552,13 @@ cdef class Worker(Conductor):
         cdef Spool q = <Spool>r.waiting
         cdef const char* p = NULL
         cdef Py_ssize_t n
+        cdef int64_t room
         cdef int rc
         while True:
-            n = q.peek(&p, self.buf, 65536)
+            room = r.stream.allowance(r)
+            if room == 0:
+                return BLOCKED
+            n = q.peek(&p, self.buf, 65536 if room > 65536 else <size_t>room)
             if n < 0:
                 return DISK_FULL
             if n == 0:

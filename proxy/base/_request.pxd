@@ -63,6 +63,7 @@ cdef class Stream:
     cdef void abort(self, Request r) noexcept
     cdef void want_body(self, Request r, bint is_wanted) noexcept
     cdef bint is_blocked(self) noexcept
+    cdef int64_t allowance(self, Request r) noexcept
 
 
 cdef class Source:
@@ -222,6 +223,7 @@ cdef class Request:
     cdef uint8_t is_header_only        # HEAD, 204, 304
     cdef OutField* trailers            # sent after a chunked body
     cdef uint16_t n_trailers
+    cdef uint16_t cap_trailers
     cdef int64_t sent_body             # $body_bytes_sent
     cdef int64_t sent_head
     cdef int64_t received_head         # $request_length is this + body as received
@@ -248,8 +250,8 @@ cdef class Request:
     cdef uint8_t n_conns               # counters taken, given back in tell
     cdef uint64_t conns[8]             # handles of what limit_conn took
     cdef object conn_limits            # limits: what they were taken from
-    cdef uint64_t limit_rate
-    cdef uint64_t timer_ms             # deadline of a timed park (limit_req delay …)
+    cdef uint64_t limit_rate           # bytes/s of the answer, 0: as fast as it goes
+    cdef object pacer                  # holds the answer back while it is ahead of limit_rate
     cdef object waiter                 # Python policy's own state
     cdef uint64_t id                   # connection serial, for the error log
     cdef uint32_t connection_requests
@@ -260,4 +262,5 @@ cdef class Request:
     cdef int keep_head(self) noexcept
     cdef int keep_answer(self) noexcept
     cdef OutField* add_field(self, Str name, Str value, uint8_t id) noexcept
+    cdef OutField* add_trailer(self, Str name, Str value) noexcept
     cdef Attempt* add_attempt(self, Str peer) noexcept

@@ -36,6 +36,10 @@ cdef class Stream:
     cdef bint is_blocked(self) noexcept:
         return False
 
+    cdef int64_t allowance(self, Request r) noexcept:
+        """Bytes of body that may go now (limit_rate); 0: on_client_drained comes."""
+        return 1 << 62
+
 
 cdef class Source:
     cdef int feed(self, Request r) noexcept:
@@ -111,7 +115,7 @@ cdef class Request:
         self.trailers = NULL
         self.text.n = self.proxy_uri.n = 0
         self.is_answer_read = 0
-        self.n_trailers = 0
+        self.n_trailers = self.cap_trailers = 0
         self.sent_body = self.sent_head = self.received_head = 0
         self.attempts = NULL
         self.n_attempts = self.cap_attempts = 0
@@ -119,7 +123,7 @@ cdef class Request:
         self.values = NULL
         self.value_states = NULL
         self.limit_req_status = self.limit_conn_status = self.n_conns = 0
-        self.limit_rate = self.timer_ms = 0
+        self.limit_rate = 0
 
     cdef void end(self) noexcept:
         """Let go of memory and of every object; the Request may be begun again."""
@@ -138,6 +142,7 @@ cdef class Request:
         self.upstream = None
         self.found = None
         self.waiter = None
+        self.pacer = None
         self.conn_limits = None
         self.variables = None
 
@@ -203,6 +208,26 @@ cdef class Request:
         grown.value = value
         grown.id = id
         self.n_out += 1
+        return grown
+
+    cdef OutField* add_trailer(self, Str name, Str value) noexcept:
+        """The same behind a chunked body."""
+        cdef OutField* grown
+        if self.n_trailers == self.cap_trailers:
+            if self.cap_trailers >= 256:
+                return NULL
+            grown = <OutField*>take(&self.arena, (self.cap_trailers * 2 + 8) * sizeof(OutField))
+            if grown == NULL:
+                return NULL
+            if self.n_trailers:
+                memcpy(grown, self.trailers, self.n_trailers * sizeof(OutField))
+            self.trailers = grown
+            self.cap_trailers = self.cap_trailers * 2 + 8
+        grown = &self.trailers[self.n_trailers]
+        grown.name = name
+        grown.value = value
+        grown.id = 0
+        self.n_trailers += 1
         return grown
 
     cdef Attempt* add_attempt(self, Str peer) noexcept:
