@@ -8,7 +8,7 @@ BIN    := .venv/bin
 TESTS  ?= tests
 FUZZ_SECONDS ?= 60
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
-SOURCES := setup.py $(shell find proxy -name '*.pyx' -o -name '*.pxd' -o -name '*.h' 2>/dev/null)
+SOURCES := setup.py $(shell find proxy -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' 2>/dev/null)
 # as root, workers would become "nobody" and could not read a checkout below /root
 AS_ROOT := $(if $(filter 0,$(shell id -u)),-g "user root;")
 
