@@ -254,3 +254,7 @@ def test_wrong_directives_are_refused(conf):
     with pytest.raises(ConfError) as error:
         program_of(conf)
     assert str(error.value) == WRONG[conf]
+
+
+def test_a_value_cannot_grow_without_bound():
+    assert run("set $a 0123456789; " + "set $a $a$a; " * 40 + "return 200 $a;")[1] == -65
