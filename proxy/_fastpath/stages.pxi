@@ -62,6 +62,9 @@ cdef int find_host(Request r) noexcept:
     cdef Str given
     r.server = c.listener.default_server
     r.location = <Location>r.server.settings
+    if r.method == M_TRACE or r.method == M_CONNECT:
+        r.keep_alive = False
+        return NOT_ALLOWED
     if r.head.host_n:
         given = span(&r.head, r.head.host, r.head.host_n)
         host = <char*>take(&r.arena, given.n)
@@ -88,8 +91,6 @@ cdef int read_target(Request r) noexcept:
     cdef char* room
     cdef Head* h = &r.head
     r.target = span(h, h.target, h.target_n)
-    if h.method == M_CONNECT:
-        return NOT_ALLOWED
     if h.path_n == 1 and h.base[h.path] == c"*" and h.method == M_OPTIONS:
         r.uri = text(b"*", 1)
         return 0
@@ -165,6 +166,8 @@ cdef int choose(Worker w, Request r) noexcept:
     cdef ProxySettings s
     if l.handler_kind == HANDLE_PROXY:
         s = <ProxySettings>l.proxy
+        if r.is_body_done and r.head.flags & H_EXPECT_CONTINUE and r.body_kind == BODY_NONE:
+            r.stream.send_interim(r, 100)        # an empty body is awaited too (nginx)
         if not r.is_body_done and s.passes_body:
             if s.is_request_buffered or r.is_body_read and r.body is not None:
                 if r.body is None:

@@ -485,6 +485,13 @@ cdef class UpstreamH1(Link):
         c.tunnel = self
         c.state = C_TUNNEL
         c.node.deadline_ms = 0
+        if c.held_n:                             # sent before the switch was answered
+            c.to_tunnel(c.held, c.held_n)
+            free(c.held)
+            c.held = NULL
+            c.held_n = c.held_cap = 0
+        if not self.is_blocked:
+            c.unpause()
 
     cdef void from_tunnel(self, const char* p, uint32_t n) noexcept:
         cdef ClientH1 c = self.tunnel

@@ -84,6 +84,12 @@ cdef class ProxySettings:
             self.obeyed |= <uint64_t>1 << find_name(name, <uint32_t>len(name))
 
 
+cdef uint64_t ONCE = (
+    1 << F_CONTENT_TYPE | 1 << F_LAST_MODIFIED | 1 << F_ETAG | 1 << F_EXPIRES | 1 << F_LOCATION
+    | 1 << F_REFRESH | 1 << F_DATE | 1 << F_SERVER
+)
+
+
 cdef bytes lowered(Str s):
     return to_bytes(s).lower()
 
@@ -231,10 +237,16 @@ cdef int shape_answer(ProxySettings s, Request r) noexcept:
     cdef Head* h = &r.answer
     cdef Field* f
     cdef uint16_t i
+    cdef uint64_t seen = 0
     cdef int rc
     for i in range(h.n_fields):
         f = &h.fields[i]
         if f.id:
+            if ONCE >> f.id & 1:                 # nginx: duplicate header line ignored
+                if seen >> f.id & 1:
+                    f.flags |= F_IS_HIDDEN
+                    continue
+                seen |= <uint64_t>1 << f.id
             if s.hidden >> f.id & 1:
                 f.flags |= F_IS_HIDDEN
             elif f.id == F_LOCATION or f.id == F_REFRESH:
