@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import resource
 import socket
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ import uvloop
 
 from proxy import plan
 from proxy._fastpath import Worker
+from proxy.observe.error_log import WARN
 from proxy.process import seat as orders
 
 if TYPE_CHECKING:
@@ -26,6 +29,9 @@ class Serving:
         self.loop = uvloop.new_event_loop()
         self.worker = Worker(self.loop)
         self.servers: list = []
+        self.accepting: list = []
+        self.worker.max_connections = connections_of(model)
+        self.worker.on_full, self.worker.on_room = self.on_full, self.on_room
         self.followers: list = []
 
     def run(self) -> None:
@@ -42,16 +48,37 @@ class Serving:
             self.loop.close()
 
     async def open(self, made: plan.Plan) -> None:
+        """Accept on every address of the seat that the plan knows."""
         for key, fd in self.seat.listeners:
             listener = made.listeners.get(key)
-            if listener is None:  # a socket to be emptied: its address is no more
-                continue
-            sock = socket.socket(fileno=fd)
+            if listener is not None:  # else a socket to be emptied: its address is no more
+                self.accepting.append((listener, fd))
+        await self.accept()
+
+    async def accept(self) -> None:
+        for listener, fd in self.accepting:
+            sock = socket.socket(fileno=os.dup(fd))  # a pause closes this one, not the seat's
             self.servers.append(
                 await self.loop.create_server(
-                    self.worker.accept(listener), sock=sock, start_serving=True
+                    self.worker.accept(listener), sock=sock, ssl=listener.tls
                 )
             )
+
+    def on_full(self) -> None:
+        """worker_connections are reached: new clients wait in the sockets' own queues."""
+        self.seat.error_log.write(
+            WARN, f"{self.worker.max_connections} worker_connections are not enough"
+        )
+        self.close_servers()
+
+    def on_room(self) -> None:
+        if not self.servers:
+            self.task = self.loop.create_task(self.accept())
+
+    def close_servers(self) -> None:
+        for server in self.servers:
+            server.close()
+        self.servers.clear()
 
     def follow_names(self, made: plan.Plan) -> None:
         """Keep the peers of `server NAME resolve` what the name servers say."""
@@ -69,10 +96,17 @@ class Serving:
                 self.quit()
 
     def quit(self) -> None:
-        for server in self.servers:
-            server.close()
+        self.close_servers()
         self.worker.on_empty = self.loop.stop
         self.worker.quit()
+
+
+def connections_of(model: Block) -> int:
+    """worker_connections, or fewer where the limit of open files leaves less."""
+    events = model.find("events")
+    wanted = events[0].get("worker_connections") if events else 512
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(min(wanted, files - 64), 16)
 
 
 def run(model: Block, seat: Seat) -> None:

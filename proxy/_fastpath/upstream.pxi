@@ -37,6 +37,7 @@ cdef class UpstreamH1(Link):
     cdef PyObject* lru_older
     cdef uint8_t state
     cdef uint8_t is_tls
+    cdef uint8_t is_counted       # among the worker's connections
     cdef uint8_t is_reused        # it answered a request before this one
     cdef uint8_t is_last          # close after this answer
     cdef uint8_t is_ask_whole     # the request went out whole
@@ -60,6 +61,8 @@ cdef class UpstreamH1(Link):
     cdef int dial(self) noexcept:
         """Begin to connect. 0, or a fault at once."""
         cdef int fd
+        self.w.n_upstreams += 1
+        self.is_counted = True
         cdef bytes address = self.peer.sockaddr
         try:
             self.sock = new_socket(self.peer.family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC)
@@ -381,6 +384,11 @@ cdef class UpstreamH1(Link):
     cdef void drop(self) noexcept:
         """Close it; nobody waits for it."""
         self.pacer = None
+        if self.is_counted:
+            self.is_counted = False
+            self.w.n_upstreams -= 1
+            if self.w.is_full:
+                self.w.look_at_room()
         if self.splice is not None:
             self.splice.close()
             self.splice = None

@@ -31,12 +31,18 @@ cdef class Worker(Conductor):
     cdef uint16_t cap_fields
     cdef list free_requests
     cdef PyObject* clients        # all of them, newest first
+    cdef PyObject* oldest
     cdef readonly uint32_t n_clients
     cdef uint64_t serial
     cdef readonly uint64_t n_accepted
     cdef readonly uint64_t n_requests
     cdef public bint is_quitting
     cdef public object on_empty   # called when quitting and the last client left
+    cdef readonly uint32_t n_upstreams  # connections to upstreams, idle ones included
+    cdef public uint32_t max_connections  # worker_connections: both sides together
+    cdef public object on_full    # called when no connection more may come …
+    cdef public object on_room    # … and when there is room again
+    cdef bint is_full
 
     def __cinit__(self):
         self.buf = <char*>malloc(READ_BYTES)
@@ -83,15 +89,20 @@ cdef class Worker(Conductor):
         c.next = self.clients
         if self.clients != NULL:
             (<ClientH1>self.clients).prev = <PyObject*>c
+        else:
+            self.oldest = <PyObject*>c
         self.clients = <PyObject*>c
         self.n_clients += 1
         Py_INCREF(c)
+        self.look_at_room()
 
     cdef void remove_client(self, ClientH1 c) noexcept:
         if c.prev == NULL and self.clients != <PyObject*>c:
             return
         if c.next != NULL:
             (<ClientH1>c.next).prev = c.prev
+        else:
+            self.oldest = c.prev
         if c.prev != NULL:
             (<ClientH1>c.prev).next = c.next
         else:
@@ -99,8 +110,40 @@ cdef class Worker(Conductor):
         c.next = c.prev = NULL
         self.n_clients -= 1
         Py_DECREF(c)
+        if self.is_full:
+            self.look_at_room()
         if self.is_quitting and self.n_clients == 0 and self.on_empty is not None:
             self.on_empty()
+
+    cdef void look_at_room(self) noexcept:
+        """worker_connections: from 15/16 on idle connections go first, then accepting pauses."""
+        cdef uint32_t n = self.n_clients + self.n_upstreams
+        if self.max_connections == 0:
+            return
+        if n * 16 >= self.max_connections * 15:
+            self.close_oldest_idle()
+            n = self.n_clients + self.n_upstreams
+        if not self.is_full and n >= self.max_connections:
+            self.is_full = True
+            if self.on_full is not None:
+                self.on_full()
+        elif self.is_full and n * 16 < self.max_connections * 15:
+            self.is_full = False
+            if self.on_room is not None and not self.is_quitting:
+                self.on_room()
+
+    cdef void close_oldest_idle(self) noexcept:
+        """One keep-alive connection that waits for nothing; the search is short or given up."""
+        cdef PyObject* at = self.oldest
+        cdef ClientH1 c
+        cdef int looked = 0
+        while at != NULL and looked < 64:
+            c = <ClientH1>at
+            at = c.prev
+            looked += 1
+            if c.state == C_IDLE and c.held_n == 0 and c.client.requests and not c.is_closing:
+                c.close()
+                return
 
     def quit(self):
         """Finish what is under way, take nothing new; idle connections close now."""
