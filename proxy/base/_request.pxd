@@ -71,9 +71,35 @@ cdef class Source:
     cdef int feed(self, Request r) noexcept     # BLOCKED, DONE, or a fault
 
 
+cdef class SubWaiter:
+    """Who asked for a sub-request hears of its end."""
+    # sub.status and its stream's body are there until this returns; told once, also of a
+    # failed one (sub.status 500 or what it answered), never of one that was dropped
+    cdef void on_sub(self, Request sub) noexcept
+
+
+cdef class BodyFilter(SubWaiter):
+    """Changes the body of an answer on its way to the stream: Request.filters, else None.
+
+    It holds back what it cannot send yet: body and end answer BLOCKED while it does, and
+    whoever sends stops until the conductor goes on (Conductor.go_on, or the client drained).
+    """
+    cdef BodyFilter next
+    cdef bint is_ended                 # end was called
+    cdef int body(self, Request r, const char* p, size_t n) noexcept   # 0, BLOCKED or a fault
+    cdef int end(self, Request r) noexcept     # GO when all is sent, BLOCKED or a fault
+    cdef int pump(self, Request r) noexcept    # send what was held back; the same
+
+
 cdef class Conductor:
     """Who drives requests; rooms that parked one call resume."""
     cdef void resume(self, Request r, int verdict) noexcept
+    # A filter of r sent what it had held back: whoever waits for it may send again.
+    cdef void go_on(self, Request r) noexcept
+    # Ask for r.uri-like `uri` and `args` on the same server; the answer is told to `waiter`,
+    # perhaps before this returns. with_body: its body is kept. 0 or a fault (too many, too deep).
+    cdef int ask_sub(self, Request parent, Str uri, Str args, SubWaiter waiter,
+                     bint with_body, object tag) noexcept
 
 
 cdef class Server:
@@ -253,6 +279,13 @@ cdef class Request:
     cdef uint64_t limit_rate           # bytes/s of the answer, 0: as fast as it goes
     cdef object pacer                  # holds the answer back while it is ahead of limit_rate
     cdef object waiter                 # Python policy's own state
+    # access and sub-requests
+    cdef uint8_t checked               # Check bits: which of access, basic, request were made
+    cdef uint16_t access_status        # satisfy any: who refuses if nobody lets it in
+    cdef uint8_t depth                 # of a sub-request: how many parents
+    cdef uint16_t n_subs               # made so far, counted in main
+    cdef object subs                   # list of those under way, or None
+    cdef object sub_tag                # of a sub-request: what its waiter knows it by
     cdef uint64_t id                   # connection serial, for the error log
     cdef uint32_t connection_requests
     cdef object variables              # dict for Python policy, or None
@@ -264,3 +297,10 @@ cdef class Request:
     cdef OutField* add_field(self, Str name, Str value, uint8_t id) noexcept
     cdef OutField* add_trailer(self, Str name, Str value) noexcept
     cdef Attempt* add_attempt(self, Str peer) noexcept
+
+
+cdef inline int put_body(Request r, const char* p, size_t n) noexcept:
+    """A piece of an answer's body, through its filters. 0, BLOCKED or a fault."""
+    if r.filters is None:
+        return r.stream.send_body(r, p, n)
+    return (<BodyFilter>r.filters).body(r, p, n)

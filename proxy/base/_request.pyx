@@ -46,9 +46,32 @@ cdef class Source:
         return -1
 
 
+cdef class SubWaiter:
+    cdef void on_sub(self, Request sub) noexcept:
+        pass
+
+
+cdef class BodyFilter(SubWaiter):
+    cdef int body(self, Request r, const char* p, size_t n) noexcept:
+        return -1
+
+    cdef int end(self, Request r) noexcept:
+        return -1
+
+    cdef int pump(self, Request r) noexcept:
+        return 0
+
+
 cdef class Conductor:
     cdef void resume(self, Request r, int verdict) noexcept:
         pass
+
+    cdef void go_on(self, Request r) noexcept:
+        pass
+
+    cdef int ask_sub(self, Request parent, Str uri, Str args, SubWaiter waiter,
+                     bint with_body, object tag) noexcept:
+        return -1
 
 
 cdef class Server:
@@ -124,6 +147,8 @@ cdef class Request:
         self.value_states = NULL
         self.limit_req_status = self.limit_conn_status = self.n_conns = 0
         self.limit_rate = 0
+        self.checked = self.depth = 0
+        self.access_status = self.n_subs = 0
 
     cdef void end(self) noexcept:
         """Let go of memory and of every object; the Request may be begun again."""
@@ -144,6 +169,8 @@ cdef class Request:
         self.waiter = None
         self.pacer = None
         self.conn_limits = None
+        self.subs = None
+        self.sub_tag = None
         self.variables = None
 
     cdef int keep_head(self) noexcept:
