@@ -73,8 +73,9 @@ cdef class Source:
 
 cdef class SubWaiter:
     """Who asked for a sub-request hears of its end."""
-    # sub.status and its stream's body are there until this returns; told once, also of a
-    # failed one (sub.status 500 or what it answered), never of one that was dropped
+    # a piece of its answer's body: 0; BLOCKED: taken, but wait for Conductor.go_on(sub)
+    cdef int on_sub_body(self, Request sub, const char* p, size_t n) noexcept
+    # it is over, its answer can be read until this returns; never told of one that was dropped
     cdef void on_sub(self, Request sub) noexcept
 
 
@@ -94,12 +95,12 @@ cdef class BodyFilter(SubWaiter):
 cdef class Conductor:
     """Who drives requests; rooms that parked one call resume."""
     cdef void resume(self, Request r, int verdict) noexcept
-    # A filter of r sent what it had held back: whoever waits for it may send again.
+    # Who took the body of r has room again (a filter of r, or the waiter of a sub-request).
     cdef void go_on(self, Request r) noexcept
-    # Ask for r.uri-like `uri` and `args` on the same server; the answer is told to `waiter`,
-    # perhaps before this returns. with_body: its body is kept. 0 or a fault (too many, too deep).
+    # GET `uri` (a path as in r.uri) on the parent's server; `waiter` is told, perhaps before
+    # this returns. `tag` becomes its sub_tag. 0, or a fault: too many, too deep, no memory.
     cdef int ask_sub(self, Request parent, Str uri, Str args, SubWaiter waiter,
-                     bint with_body, object tag) noexcept
+                     object tag) noexcept
 
 
 cdef class Server:

@@ -47,6 +47,9 @@ cdef class Source:
 
 
 cdef class SubWaiter:
+    cdef int on_sub_body(self, Request sub, const char* p, size_t n) noexcept:
+        return 0
+
     cdef void on_sub(self, Request sub) noexcept:
         pass
 
@@ -70,7 +73,7 @@ cdef class Conductor:
         pass
 
     cdef int ask_sub(self, Request parent, Str uri, Str args, SubWaiter waiter,
-                     bint with_body, object tag) noexcept:
+                     object tag) noexcept:
         return -1
 
 
