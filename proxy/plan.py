@@ -14,6 +14,7 @@ from proxy.base._pcre import set_limits
 from proxy.base._request import Location, Server
 from proxy.base._shm import Zone
 from proxy.conf.report import ConfError
+from proxy.content import freeze as content_freeze
 from proxy.engine.listen import addresses
 from proxy.limits.freeze import Limiters
 from proxy.routing.location import build_tree, patterns_of
@@ -44,8 +45,10 @@ class Plan:
         self.servers: dict[int, Server] = {}
         self.locations: list[Location] = []
         self.resolvers: dict[Any, Any] = {}
+        self.named: dict[int, dict[bytes, Location]] = {}
+        self.file_caches: dict[Any, Any] = {}
         self.warnings: list[str] = []
-        self.limiters = Limiters(model, seat.shared if seat else None, seat.number if seat else 0)
+        self.limiters = Limiters(model, seat.shared if seat else None, seat.ledger if seat else 1)
         self.upstreams: upstream_freeze.Upstreams | None = None
         set_limits(model.get("pcre_match_limit"), 1000)
         begin_variables(model)
@@ -118,7 +121,10 @@ class Plan:
         location.is_internal = bool(key) and block.get("internal")
         location.is_named = bool(key) and key.modifier == "@"
         location.is_exact = bool(key) and key.modifier == "="
+        if location.is_named:
+            self.named.setdefault(server.number, {})[location.name] = location
         freeze_client(location, block)
+        self.freeze_content(location, block)
         location.limits = self.limiters.freeze(block)
         self.freeze_handler(location, block)
         if block.name != "server":
@@ -135,9 +141,16 @@ class Plan:
         location.is_named = outer.is_named
         location.is_exact = outer.is_exact
         freeze_client(location, block)
+        self.freeze_content(location, block)
         location.limits = self.limiters.freeze(block)
         self.freeze_handler(location, block, outer)
         return location
+
+    def freeze_content(self, location: Location, block: Block) -> None:
+        """Where files lie, and which pages stand for errors."""
+        named = self.named.setdefault(location.server.number, {})
+        location.content = content_freeze.freeze(block, named, self.file_caches)
+        location.errors = content_freeze.freeze_errors(block, named)
 
     def freeze_handler(
         self, location: Location, block: Block, outer: Location | None = None

@@ -1,0 +1,199 @@
+"""A generation: one conf that was read and found right, with its log, addresses and zones.
+
+The start and each reload make one. Nothing of the generation before is lost while the new one may
+still be refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from proxy.conf.directive import DIRECTIVES
+from proxy.conf.report import ConfError
+from proxy.engine.listen import Address, addresses
+from proxy.observe.error_log import ERROR, LEVELS, ErrorLog
+from proxy.process.directives import User, default_user
+from proxy.process.zones import open_zones
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from proxy.conf.inherit import Block, Statement
+    from proxy.process.options import Options
+
+MAX_REPORT = 64 * 1024
+TEMP_PATHS = {"client_body_temp_path": "client_body_temp", "proxy_temp_path": "proxy_temp"}
+
+
+class Refused(Exception):
+    """Why a generation cannot be: lines for the log, each with its level word."""
+
+    def __init__(self, lines: list[tuple[str, str]]) -> None:
+        super().__init__(lines[-1][1] if lines else "")
+        self.lines = lines
+
+
+class Generation:
+    """`number` counts from 1. `zones` are name → Zone."""
+
+    __slots__ = (
+        "addresses", "keys", "log", "model", "number", "pid_path", "user", "workers", "zones",
+    )  # fmt: skip
+
+    def __init__(self, model: Block, options: Options, before: Generation | None = None) -> None:
+        """Raises ConfError, or Refused where the system says no."""
+        self.number = before.number + 1 if before else 1
+        self.model = model
+        self.addresses: list[Address] = addresses(model)
+        self.keys = {it.key for it in self.addresses}
+        self.workers: int = model.get("worker_processes")
+        # A pid file that moved would lose the master to whoever looks for it.
+        self.pid_path = before.pid_path if before else pid_path_of(model, options)
+        self.user: User | None = model.get("user") or default_user()
+        self.log = _open_log(model, options)
+        try:
+            _prepare_files(model, options, self.user)
+            self.zones = open_zones(model, before.zones if before else {})
+        except BaseException:
+            self.log.close()
+            raise
+        if self.user is not None and self.user.uid:
+            with contextlib.suppress(OSError):
+                self.log.own(self.user.uid, self.user.gid)
+
+    @property
+    def shared(self) -> dict[str, int]:
+        """name → descriptor, as a seat hands it on."""
+        return {name: zone.fd for name, zone in self.zones.items()}
+
+
+def read_model(options: Options) -> Block:
+    """Every room declares, then the conf is read. Raises ConfError."""
+    from proxy import order
+    from proxy.conf import load
+
+    order.declare_all()
+    return load(options.conf_path, options.prefix, options.globals)
+
+
+def pid_path_of(model: Block, options: Options) -> str:
+    return options.path(model.get("pid"))
+
+
+def check(model: Block) -> None:
+    """All that can be known wrong before a worker starts. Raises ConfError."""
+    addresses(model)
+    check_plan = _of_plan("check")
+    if check_plan is not None:
+        check_plan(model)
+
+
+def check_apart(options: Options, model: Block | None = None) -> list[tuple[str, str]]:
+    """`check` in a child, so that the master does not load what only workers need.
+
+    Gives the lines (level, text) of the report; an `emerg` among them refuses the conf.
+    """
+    receive, send = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        lines: list[tuple[str, str]] = []
+        try:
+            if model is None:
+                model = read_model(options)
+            check(model)
+            lines = model.notes
+        except ConfError as error:
+            lines = [*(model.notes if model else []), ("emerg", str(error))]
+        except BaseException as error:
+            lines = [("emerg", f"the check of the conf failed: {error!r}")]
+        finally:
+            text = "".join(f"{level} {line}\n" for level, line in lines)
+            os.write(send, text.encode("utf-8", "surrogateescape")[-MAX_REPORT:])
+            os._exit(0)
+    os.close(send)
+    with open(receive, encoding="utf-8", errors="surrogateescape") as file:
+        text = file.read()
+    _, status = os.waitpid(pid, 0)
+    found = [(line.partition(" ")[0], line.partition(" ")[2]) for line in text.splitlines()]
+    if status:
+        found.append(("emerg", f"the check of the conf ended with status {status}"))
+    return found
+
+
+def _of_plan(name: str) -> Any:
+    try:
+        from proxy import plan  # type: ignore[attr-defined, unused-ignore]
+    except ImportError as error:
+        if error.name not in (None, "proxy", "proxy.plan"):
+            raise
+        return None
+    return getattr(plan, name, None)
+
+
+def _open_log(model: Block, options: Options) -> ErrorLog:
+    files = []
+    for path, level in model.own("error_log") or [(options.error_log, ERROR)]:
+        files.append((options.path(path) if path else "", level))
+    if not model.own("error_log") and not options.has_error_log:
+        make_log_directory(options)
+    try:
+        return ErrorLog(files)
+    except OSError as error:
+        raise refused_open(error) from None
+
+
+def make_log_directory(options: Options) -> None:
+    """The default log and pid file stand in logs/, which a new prefix may lack."""
+    with contextlib.suppress(OSError):
+        os.mkdir(options.path("logs"))
+
+
+def refused_open(error: OSError) -> Refused:
+    line = f'open() "{error.filename}" failed ({error.errno}: {error.strerror})'
+    return Refused([("emerg", line)])
+
+
+def statements_of(block: Block) -> Iterator[Statement]:
+    """Every statement of `block`, at any depth."""
+    for statement in block.statements:
+        yield statement
+        if statement.block is not None:
+            yield from statements_of(statement.block)
+
+
+def _prepare_files(model: Block, options: Options, user: User | None) -> None:
+    """Directories for bodies, and logs that workers open after they gave up root."""
+    paths: dict[str, bool] = {}  # path → is it a directory?
+    if model.find("http"):
+        for name, path in TEMP_PATHS.items():
+            if name in DIRECTIVES and not model.find("http")[0].own(name):
+                paths[options.path(path)] = True
+    for statement in statements_of(model):
+        if not statement.args:
+            continue
+        path = str(statement.args[0])
+        if statement.name in TEMP_PATHS:
+            paths[options.path(path)] = True
+        elif statement.name in ("access_log", "error_log"):
+            is_file = path not in ("off", "stderr") and "$" not in path
+            if is_file and not path.startswith(("syslog:", "memory:", "|")):
+                paths[options.path(path)] = False
+    for path, is_directory in paths.items():
+        try:
+            if is_directory:
+                os.makedirs(path, 0o700, exist_ok=True)
+            else:
+                os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644))
+            if user is not None and user.uid and os.stat(path).st_uid != user.uid:
+                os.chown(path, user.uid, -1)
+        except OSError as error:
+            call = "mkdir" if is_directory else "open"
+            line = f'{call}() "{path}" failed ({error.errno}: {error.strerror})'
+            raise Refused([("emerg", line)]) from None
+
+
+def level_of(word: str) -> int:
+    """The number of a level's name."""
+    return LEVELS.index(word)

@@ -1,0 +1,110 @@
+"""A child's seat: all that the master hands to a worker or to the controller at its birth.
+
+The control socket carries orders down (one byte each) and, up, `k` for "ready" and the orders
+that somebody sent to the child as a signal: the master alone decides who leaves, so it asks for
+them. End of file on it says that the master is gone: that is an order to leave in good order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from proxy.observe.error_log import NOTICE
+from proxy.process._kernel import set_title
+
+if TYPE_CHECKING:
+    from proxy.conf.inherit import Block
+    from proxy.observe.error_log import ErrorLog
+    from proxy.process.options import Options
+
+QUIT = "q"  # finish what is running, then leave
+TERMINATE = "t"  # leave now
+REOPEN = "r"  # open the logs anew
+RELOAD = "h"  # controller alone: there is a new conf, `Seat.load` has it
+READY = "k"
+
+
+class Seat:
+    """What one child needs to work.
+
+    number         worker slot, 0 …; -1 for the controller
+    ledger         what is taken in shared memory stands under it; unique among the living, 1 …
+    generation     counts reloads, from 1
+    listeners      (address key, descriptor); the controller has its own Unix socket there
+    control_fd     see above; `take_orders` reads it, `tell_ready` writes it
+    controller_path  where the controller listens (a Unix socket)
+    shared         name → descriptor of a zone of shared memory
+    replicas_fd    controller alone: the channel of replicas.py, else -1
+    prefix         directory of -p, with a slash at its end
+    """
+
+    __slots__ = (
+        "control_fd", "controller_path", "error_log", "generation", "ledger", "listeners", "number",
+        "options", "prefix", "replicas_fd", "shared", "_is_leaving",
+    )  # fmt: skip
+
+    def __init__(self, number: int, generation: int, options: Options, log: ErrorLog) -> None:
+        self.number = number
+        self.generation = generation
+        self.options = options
+        self.prefix = options.prefix
+        self.error_log = log
+        self.ledger = 1
+        self.listeners: list[tuple[str, int]] = []
+        self.control_fd = -1
+        self.controller_path = ""
+        self.shared: dict[str, int] = {}
+        self.replicas_fd = -1
+        self._is_leaving = False
+
+    def tell_ready(self) -> None:
+        """Accepting now: the master may retire whoever sat here before."""
+        self._tell(READY)
+
+    def ask(self, order: str) -> None:
+        """Somebody sent this process a signal that means `order`."""
+        self._tell(order)
+
+    def _tell(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self.control_fd, text.encode())
+
+    def take_orders(self) -> str:
+        """The orders that came, each a letter above; call it when control_fd can be read.
+
+        Writes the notices that nginx writes, and the title of a leaving process. An order to
+        quit comes once.
+        """
+        try:
+            data = os.read(self.control_fd, 64)
+        except BlockingIOError:
+            return ""
+        except OSError:
+            data = b""
+        orders = data.decode("ascii", "replace") or QUIT
+        if REOPEN in orders:
+            self.reopen_log()
+        if TERMINATE in orders:
+            self.error_log.write(NOTICE, "exiting")
+        elif QUIT in orders:
+            if self._is_leaving:
+                return orders.replace(QUIT, "")
+            self._is_leaving = True
+            self.error_log.write(NOTICE, "gracefully shutting down")
+            who = "controller" if self.number < 0 else "worker"
+            set_title(f"headrace: {who} process is shutting down")
+        return orders
+
+    def reopen_log(self) -> None:
+        self.error_log.write(NOTICE, "reopening logs")
+        with contextlib.suppress(OSError):
+            self.error_log.reopen()
+
+    def load(self) -> Block:
+        """The conf as it is now; the master has checked it. Raises ConfError."""
+        from proxy.conf import load
+
+        self.generation += 1
+        return load(self.options.conf_path, self.options.prefix, self.options.globals)
