@@ -6,7 +6,7 @@
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cython cimport final
-from libc.errno cimport EAGAIN, EINPROGRESS, EINTR, errno
+from libc.errno cimport EAGAIN, ECONNRESET, EINPROGRESS, EINTR, EPIPE, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcpy, memmove, memset
@@ -20,7 +20,12 @@ from proxy.base.head cimport *
 from proxy.base.span cimport Str, of_bytes, text, to_bytes
 from proxy.base.verdict cimport *
 from proxy.bodies._spool cimport Spool, new_spool
+from proxy.content._charset cimport add_charset
+from proxy.content._error_page cimport has_error_page, on_error
 from proxy.content._errors cimport error_page
+from proxy.content._files cimport answer_file, try_files
+from proxy.content._redirect cimport complete_location, redirect_to_folder
+from proxy.content._settings cimport ContentSettings
 from proxy.engine._link cimport Link
 from proxy.engine._wheel cimport Timed, Wheel, set_deadline
 from proxy.limits._admit cimport LimitSettings, check_reqs, give_conns, take_conns
@@ -58,6 +63,9 @@ cdef extern from "<sys/socket.h>" nogil:
     struct sockaddr:
         pass
     int connect(int, const sockaddr*, unsigned int)
+
+cdef extern from "<sys/sendfile.h>" nogil:
+    ssize_t sendfile(int, int, int64_t*, size_t)
 
 SOL_SOCKET_PY = SOL_SOCKET
 

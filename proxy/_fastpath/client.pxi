@@ -116,6 +116,28 @@ cdef class H1Stream(Stream):
         w.out_of = self
         return self.conn.is_blocked
 
+    cdef int send_file(self, Request r, int fd, int64_t* offset, int64_t n) noexcept:
+        cdef ClientH1 c = self.conn
+        cdef ssize_t got
+        cdef int rc
+        if c is None or not c.is_plain or c.is_blocked or c.fd < 0 or r.out_kind == BODY_CHUNKED:
+            return NOT_IMPLEMENTED
+        c.w.own_out(self)
+        if c.w.out_n:
+            rc = c.w.write_out(c, NULL, 0)
+            if rc:
+                return rc
+        got = sendfile(c.fd, fd, offset, <size_t>n)
+        if got > 0:
+            r.sent_body += got
+            return 0
+        if got == 0:                             # the file became shorter
+            return INTERNAL
+        if errno == EINTR:
+            return 0
+        # a full socket: what is read and written instead waits in the transport
+        return CLIENT_GONE if errno == EPIPE or errno == ECONNRESET else NOT_IMPLEMENTED
+
     cdef int send_end(self, Request r) noexcept:
         cdef Worker w = self.conn.w
         cdef int n

@@ -105,7 +105,8 @@ cdef int read_target(Request r) noexcept:
 
 
 cdef int redirect_to_slash(Worker w, Request r) noexcept:
-    return NOT_FOUND
+    cdef Str name = of_bytes(<bytes>r.location.name)
+    return redirect_to_folder(r, text(name.p, name.n - 1))
 
 
 cdef int admit(Worker w, Request r) noexcept:
@@ -164,11 +165,16 @@ cdef int choose(Worker w, Request r) noexcept:
     """pick: who answers?"""
     cdef Location l = r.location
     cdef ProxySettings s
+    cdef int rc
+    if (<ContentSettings>l.content).tries is not None and r.tried == NULL and r.body is None:
+        rc = try_files(r)
+        if rc != GO:
+            return rc
     if l.handler_kind == HANDLE_PROXY:
         s = <ProxySettings>l.proxy
         if r.is_body_done and r.head.flags & H_EXPECT_CONTINUE and r.body_kind == BODY_NONE:
             r.stream.send_interim(r, 100)        # an empty body is awaited too (nginx)
-        if not r.is_body_done and s.passes_body:
+        if not r.is_body_done and s.passes_body and r.body_kind != BODY_NONE:
             if s.is_request_buffered or r.is_body_read and r.body is not None:
                 if r.body is None:
                     r.body = body_spool(l, s.body_path)
@@ -176,7 +182,7 @@ cdef int choose(Worker w, Request r) noexcept:
                 if not r.is_body_done:
                     return PARK
         return choose_peer(w, r, s)
-    return NOT_FOUND
+    return answer_file(r)
 
 
 cdef Spool body_spool(Location l, object folder):
@@ -243,6 +249,7 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     cdef UpstreamH1 conn
     cdef Str key
     cdef bint is_tls
+    cdef bint is_new = t == NULL
     cdef int rc
     if r.upstream is not None:
         u = <Upstream>r.upstream
@@ -276,6 +283,7 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     if r.add_attempt(of_bytes(p.name)) == NULL:
         on_released(u, p, NULL, PEER_OK, clock.now_ms)
         return NO_MEMORY
+    r.attempts[r.n_attempts - 1].is_redirect = is_new and r.n_attempts > 1
     is_tls = s.is_tls if r.found is None else r.found.is_tls
     conn = w.take_idle(u, p, s, is_tls)
     if conn is not None:
@@ -316,7 +324,7 @@ cdef int send(Worker w, Request r) noexcept:
     elif r.body is not None:
         (<Spool>r.body).rewind()
         rc = w.send_spool(r, conn)
-    elif not r.is_body_done and conn.s.passes_body:
+    elif not r.is_body_done and conn.s.passes_body and r.body_kind != BODY_NONE:
         ask_body(r)
     elif r.body_kind == BODY_CHUNKED:
         conn.ask_end()

@@ -14,6 +14,41 @@ STAGES[<int>S_RELAY] = relay_stage
 STAGES[<int>S_TELL] = NULL
 
 
+cdef void forget_choice(Request r) noexcept:
+    """Before another location is asked: nothing stays of what this one chose."""
+    r.upstream = None
+    r.found = None
+    r.proxy_uri.n = 0
+    r.tried = NULL
+    r.source = None
+    r.waiting = None
+    r.text.n = 0
+    r.content_type.n = 0
+    r.reason.n = 0
+    r.length = r.last_modified = -1
+    r.is_answer_read = 0
+
+
+@final
+cdef class Turn:
+    """Feeds an answer on after others had their turn."""
+    cdef Worker w
+    cdef Request r
+    cdef Source source
+
+    def __init__(self, Worker w not None, Request r not None, Source source not None):
+        self.w = w
+        self.r = r
+        self.source = source
+
+    def __call__(self):
+        # the request may be another one's by now, the source cannot
+        if self.r.source is self.source and not self.r.is_done:
+            tick()
+            self.w.on_client_drained(self.r)
+            self.w.settle()
+
+
 @final
 cdef class Worker(Conductor):
     cdef public object loop
@@ -283,6 +318,7 @@ cdef class Worker(Conductor):
                     continue
                 r.is_internal = True
                 r.captures.n = 0
+                forget_choice(r)
                 if verdict == REROUTE:
                     r.stage = S_READ
                     verdict = GO
@@ -318,20 +354,42 @@ cdef class Worker(Conductor):
         self.fail(r, fault)
 
     cdef void answer_status(self, Request r, int status) noexcept:
-        r.told_status = 0 if status < 494 or status > 499 else <uint16_t>status
-        r.text = error_page(status, r.location is None or r.location.server_tokens)
-        r.status = 400 if 494 <= status <= 498 else <uint16_t>status
-        r.content_type = text(b"text/html", 9)
+        """A status without an answer yet: what error_page says, else its default page."""
+        cdef int rc
         if status in (400, 413, 414, 494, 495, 496, 497, 500, 501, 408) and not r.is_body_done:
             r.keep_alive = False
         if status in (400, 414, 494, 497, 505):
             r.keep_alive = False
+        r.content_type.n = 0
+        rc = on_error(r, status)
+        if rc == REROUTE or rc == REENTER:
+            if r.answer.fields != NULL and r.keep_answer() < 0 or r.keep_head() < 0:
+                rc = NO_MEMORY
+            else:
+                if r.fault == BODY_TOO_LARGE or r.is_body_read and r.body is None:
+                    r.body_kind = BODY_NONE      # it cannot be sent (again): it is dropped
+                    r.body = None
+                self.drive(r, rc)
+                return
+        if rc == STATUS:
+            status = r.status
+        elif rc < 0:
+            status = 500
+            r.n_out = 0
+        r.error_status = 0
+        r.told_status = 0 if status < 494 or status > 499 else <uint16_t>status
+        r.text = error_page(status, r.location is None or r.location.server_tokens)
+        r.status = 400 if 494 <= status <= 498 else <uint16_t>status
+        if r.text.n:
+            r.content_type = text(b"text/html", 9)
         self.answer(r)
 
     cdef void answer(self, Request r) noexcept:
         """An answer of ours: head, then its text or its source."""
         cdef int rc
         r.is_answer_ours = True
+        if r.error_status:
+            r.status = r.error_status
         if r.status == 444:                      # nginx: close without a word
             r.keep_alive = False
             r.is_done = True
@@ -343,12 +401,16 @@ cdef class Worker(Conductor):
             r.limit_rate = r.location.limit_rate
         if r.source is None:
             r.length = r.text.n
-        rc = r.stream.send_head(r)
+        rc = complete_location(r)
+        if rc == 0:
+            rc = add_charset(r)
+        if rc == 0:
+            rc = r.stream.send_head(r)
         if rc < 0:
             r.stream.abort(r)
             return
         if r.source is not None and r.head.method != M_HEAD:
-            rc = r.source.feed(r)
+            rc = self.feed(r)
             if rc == BLOCKED:
                 return
             if rc < 0:
@@ -358,6 +420,17 @@ cdef class Worker(Conductor):
         elif r.text.n:
             r.stream.send_body(r, r.text.p, r.text.n)
         self.finish(r)
+
+    cdef int feed(self, Request r) noexcept:
+        """More of the source; one that could go on but lets others go first comes again soon."""
+        cdef int rc = r.source.feed(r)
+        if rc != GO:
+            return rc
+        try:
+            self.loop.call_soon(Turn(self, r, r.source))
+        except Exception:
+            return INTERNAL
+        return BLOCKED
 
     cdef void finish(self, Request r) noexcept:
         """The answer is whole on our side; it is told when the client's side took it."""
@@ -393,6 +466,8 @@ cdef class Worker(Conductor):
         cdef UpstreamH1 u
         cdef Location l = r.location
         cdef int rc
+        if r.body_kind == BODY_NONE:             # dropped: an error_page answers
+            return
         r.body_n += n
         if l is not None and l.max_body and r.body_n > l.max_body and not r.is_done:
             r.keep_alive = False
@@ -415,6 +490,8 @@ cdef class Worker(Conductor):
 
     cdef void on_body_end(self, Request r) noexcept:
         cdef UpstreamH1 u
+        if r.body_kind == BODY_NONE:
+            return
         if r.call is not None and r.body is None:
             u = <UpstreamH1>r.call
             u.ask_end()
@@ -440,7 +517,7 @@ cdef class Worker(Conductor):
         elif r.call is not None:
             (<UpstreamH1>r.call).unpause()
         elif r.source is not None and not r.is_done:
-            rc = r.source.feed(r)
+            rc = self.feed(r)
             if rc == DONE:
                 self.finish(r)
             elif rc < 0:
@@ -516,6 +593,9 @@ cdef class Worker(Conductor):
         r.length = r.answer.content_length if not r.answer.flags & H_CHUNKED else -1
         if u.kind == BODY_NONE and r.length < 0 and r.method != M_HEAD:
             r.length = 0
+        if u.s.intercepts and r.status >= 300 and has_error_page(r, r.status):
+            self.intercept(r, u)
+            return
         if u.s.obeyed:
             redirect = obey_accel(u.s, r)
             if redirect.n:
@@ -531,9 +611,34 @@ cdef class Worker(Conductor):
         r.stage = S_RELAY
         if r.limit_rate == 0:
             r.limit_rate = r.location.limit_rate
-        rc = r.stream.send_head(r)
+        if r.error_status:
+            r.status = r.error_status
+            r.reason.n = 0
+        rc = add_charset(r)
+        if rc == 0:
+            rc = r.stream.send_head(r)
         if rc < 0:
             self.fail(r, rc)
+
+    cdef void intercept(self, Request r, UpstreamH1 u) noexcept:
+        """proxy_intercept_errors: an error_page answers, with the upstream's challenges."""
+        cdef Attempt* a = &r.attempts[r.n_attempts - 1]
+        cdef int status = r.status
+        cdef uint16_t i
+        cdef int rc = r.keep_answer()
+        a.response_ms = <int64_t>(clock.now_ms - a.start_ms)
+        for i in range(r.answer.n_fields if status == 401 else 0):
+            if r.answer.fields[i].id == F_WWW_AUTHENTICATE and rc == 0 and r.add_field(
+                    name_of(&r.answer, &r.answer.fields[i]),
+                    value_of(&r.answer, &r.answer.fields[i]), F_WWW_AUTHENTICATE) == NULL:
+                rc = NO_MEMORY
+        r.call = None
+        u.leave()
+        r.reason.n = 0
+        if rc < 0:
+            self.fail(r, NO_MEMORY)
+        else:
+            self.answer_status(r, status)
 
     cdef void upgrade(self, Request r, UpstreamH1 u) noexcept:
         cdef ClientH1 c = (<H1Stream>r.stream).conn

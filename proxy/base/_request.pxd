@@ -68,7 +68,8 @@ cdef class Stream:
 
 cdef class Source:
     """Makes the body of an answer, as much at a time as the stream takes."""
-    cdef int feed(self, Request r) noexcept     # BLOCKED, DONE, or a fault
+    # DONE, BLOCKED, a fault, or GO: there is more, but others come first
+    cdef int feed(self, Request r) noexcept
 
 
 cdef class SubWaiter:
