@@ -73,6 +73,10 @@ cdef class Counters:
     cdef int learn(self) except -1
 
 
+# Clients and requests over all processes, now.
+cdef void sum_connections(Counters c, Block* total) noexcept
+
+
 cdef inline uint32_t bucket_of(uint64_t us) noexcept nogil:
     """Which bucket a duration falls into: the bounds of OpenTelemetry's HTTP metrics."""
     if us <= 5_000:

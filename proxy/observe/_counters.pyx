@@ -4,10 +4,15 @@ import os
 from time import perf_counter
 
 from cython cimport final
+from libc.errno cimport ESRCH, errno
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from proxy.base._shm cimport LOCK_FAILED, LOCKED, ordered, zone_lock, zone_mended, zone_unlock
+
+cdef extern from "<signal.h>" nogil:
+    int kill(int, int)
+
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 
@@ -15,6 +20,7 @@ cdef enum:
     BASE = 0                # the block of the dead
     NAMES_LOCK = 0
     FOLD_LOCK = 1
+    CLAIM_LOCK = 2
     LOOKS = 1000            # times a reader looks again while somebody folds
 
 
@@ -304,6 +310,57 @@ cdef class Counters:
         return perf_counter() - began
 
 
+def open_counters(zone: Zone) -> Counters:
+    """The Counters of this process: a block of its own, free or of a process that died.
+
+    What the dead one counted is folded first. Raises ValueError when every block is taken.
+    """
+    cdef Counters base = Counters(zone)
+    cdef CountersHead* head = base.head
+    cdef Block* block
+    cdef uint32_t p
+    lock_zone(zone.head, CLAIM_LOCK)
+    try:
+        for p in range(1, head.n_processes):
+            block = block_of(head, zone.head, p)
+            if block.is_used and not is_dead(block.pid):
+                continue
+            if block.is_used:
+                base.fold(p)
+            block.pid = os.getpid()
+            block.is_used = 1
+            return Counters(zone, p)
+    finally:
+        zone_unlock(zone.head, CLAIM_LOCK)
+    raise ValueError(f'zone "{zone.name}" has no block for another process')
+
+
+cdef void sum_connections(Counters c, Block* total) noexcept:
+    cdef Block* block
+    cdef uint32_t p
+    memset(total, 0, sizeof(Block))
+    for p in range(c.head.n_processes):
+        block = block_of(c.head, c.zone.head, p)
+        if p == BASE or block.is_used:
+            add_block(total, block)
+
+
+cdef void add_block(Block* total, Block* block) noexcept nogil:
+    total.accepted += block.accepted
+    total.handled += block.handled
+    total.requests += block.requests
+    if not block.pid or block.is_used and is_dead(block.pid):
+        return                                   # its clients went with it
+    total.active += block.active
+    total.reading += block.reading
+    total.writing += block.writing
+    total.waiting += block.waiting
+
+
+cdef inline bint is_dead(uint32_t pid) noexcept nogil:
+    return kill(<int>pid, 0) != 0 and errno == ESRCH
+
+
 cdef void sum_blocks(CountersHead* head, ZoneHead* zone, Block* total, uint64_t* sums,
                      uint64_t n_values, uint32_t n_plain) noexcept nogil:
     cdef Block* block
@@ -314,13 +371,7 @@ cdef void sum_blocks(CountersHead* head, ZoneHead* zone, Block* total, uint64_t*
         block = block_of(head, zone, p)
         if p != BASE and not block.is_used:
             continue
-        total.accepted += block.accepted
-        total.handled += block.handled
-        total.requests += block.requests
-        total.active += block.active
-        total.reading += block.reading
-        total.writing += block.writing
-        total.waiting += block.waiting
+        add_block(total, block)
         values = <uint64_t*>rows_of(block)
         for i in range(n_values):
             sums[i] += values[i]

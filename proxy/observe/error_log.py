@@ -66,6 +66,11 @@ class ErrorLog:
         """The descriptor of the first file."""
         return self._files[0][1] if self._files else STDERR
 
+    @property
+    def files(self) -> list[tuple[str, int, int]]:
+        """(absolute path or empty for stderr, descriptor, level) of each."""
+        return list(self._files)
+
     def write(self, level: int, text: str, connection: int = 0) -> None:
         """One entry; `connection` is the number behind the `*`, 0 for none."""
         if level > self.level:

@@ -1,0 +1,193 @@
+"""The logs of a plan: what each location writes, and the files that its worker keeps open."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from proxy.conf.lexer import Token
+from proxy.conf.report import ConfError
+from proxy.observe import _sink
+from proxy.observe._format import Format
+from proxy.observe._log import AccessLog, LogFile, LogSettings
+from proxy.observe.directives import COMBINED, DEFAULT_PATH, AccessLogLine
+from proxy.observe.path_cache import PathCache
+from proxy.variables._variables import compile as compile_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from proxy.conf.inherit import Block
+    from proxy.observe.error_log import ErrorLog
+
+DEFAULT = AccessLogLine(Token(DEFAULT_PATH))
+
+
+class Logs:
+    """All logs of one worker. `freeze` while the plan is made, then `open`, at the end `close`."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, LogFile] = {}
+        self.error_files: dict[tuple[str, int], Any] = {}
+        self.caches: dict[int, PathCache] = {}
+        self.formats: dict[str, Format] = {}
+        self.frozen: dict[tuple[int, ...], LogSettings] = {}
+        self.wanted: list[tuple[LogSettings, list[tuple[str, int]]]] = []
+        self.kept: list[Any] = []  # what ids in `frozen` belong to
+
+    def freeze(self, block: Block) -> LogSettings:
+        """The logs of a location; one object serves all that say the same. Raises ConfError."""
+        lines, errors = block.get("access_log"), block.get("error_log")
+        cache, root = block.get("open_log_file_cache"), self.root_of(block)
+        key = (id(lines), id(errors), id(cache), id(root))
+        if key in self.frozen:
+            return self.frozen[key]
+        settings = self.frozen[key] = LogSettings()
+        self.kept += (lines, errors, cache, root)
+        if not any(line.path is None for line in lines):
+            for line in lines or [DEFAULT]:
+                settings.logs.append(self.freeze_log(line, block))
+        if any(log.file is None for log in settings.logs):
+            if cache is not None:
+                settings.path_cache = self.caches.setdefault(id(cache), PathCache(cache))
+            settings.root = compile_text(block.path(str(root)) if root else block.prefix, block)
+        self.wanted.append((settings, [(error_path(block, it), it.level) for it in errors]))
+        return settings
+
+    def root_of(self, block: Block) -> Any:
+        """root or alias, whichever is nearer; where neither is declared, none."""
+        with contextlib.suppress(LookupError):
+            return block.own("alias") or block.get("root")
+        return None
+
+    def freeze_log(self, line: AccessLogLine, block: Block) -> AccessLog:
+        log_format = self.format_of(line, block)
+        condition = None if line.condition is None else compile_text(line.condition, block)
+        path = line.path
+        assert path is not None
+        if "$" in path:
+            return AccessLog(
+                log_format,
+                path=compile_text(path, block),
+                prefix=os.fsencode(block.prefix),
+                condition=condition,
+            )
+        absolute = block.path(str(path))
+        wanted = (line.buffer_bytes, line.flush_ms, line.gzip_level)
+        file = self.files.get(absolute)
+        if file is None:
+            file = self.files[absolute] = LogFile(os.fsencode(absolute), *wanted)
+        elif line.buffer_bytes and file.parameters != wanted:
+            raise ConfError(
+                line.path,
+                f'access_log "{absolute}" already defined with conflicting parameters',
+            )
+        return AccessLog(log_format, file=file, condition=condition)
+
+    def format_of(self, line: AccessLogLine, block: Block) -> Format:
+        """The compiled log_format that a line names. Raises ConfError."""
+        name = line.format_name
+        if name in self.formats:
+            return self.formats[name]
+        if name == "combined":
+            made = Format(compile_text(COMBINED, block))
+        else:
+            declared = {it.name: it for it in http_of(block).own("log_format") or ()}
+            if name not in declared:
+                raise ConfError(line.format_token, f'unknown log format "{name}"')
+            it = declared[name]
+            made = Format(compile_joined(it.pieces), it.escape)
+        self.formats[name] = made
+        return made
+
+    def open(self, later: Callable[..., Any], log: ErrorLog) -> None:
+        """Open every file, in the worker; `later` is the loop's call_later.
+
+        A file that cannot be opened is told to `log`, and its lines are lost.
+        """
+        ours = [_sink.ErrorFile(os.fsencode(path), level, fd) for path, fd, level in log.files]
+        _sink.begin(ours)
+        for file in self.files.values():
+            try:
+                file.open(later)
+            except OSError as error:
+                self.complain(error)
+        same = [(path, level) for path, _, level in log.files]
+        for settings, wanted in self.wanted:
+            if wanted and wanted != same:
+                settings.errors = list(self.open_errors(wanted))
+                settings.error_level = max((it.level for it in settings.errors), default=0)
+
+    def open_errors(self, wanted: list[tuple[str, int]]) -> Iterator[Any]:
+        for path, level in wanted:
+            if (path, level) not in self.error_files:
+                try:
+                    made = _sink.ErrorFile(os.fsencode(path), level, -1 if path else 2)
+                except OSError as error:
+                    self.complain(error)
+                    continue
+                self.error_files[path, level] = made
+            yield self.error_files[path, level]
+
+    def complain(self, error: OSError) -> None:
+        _sink.tell(1, f'open() "{os.fsdecode(error.filename)}" failed ({error.errno}: {error.strerror})')
+
+    def reopen(self) -> None:
+        """USR1: what is buffered goes to the old files, what comes to new ones."""
+        for file in self.files.values():
+            file.reopen()
+        for cache in self.caches.values():
+            cache.close()
+        for it in self.error_files.values():
+            try:
+                it.reopen()
+            except OSError as error:
+                self.complain(error)
+
+    def close(self) -> None:
+        """Write what is buffered; nothing is told from here on."""
+        for file in self.files.values():
+            file.close()
+        for cache in self.caches.values():
+            cache.close()
+        _sink.end()
+        for it in self.error_files.values():
+            it.close()
+
+
+def compile_joined(pieces: list[Any]) -> Any:
+    """One Template of the pieces of a log_format, which follow each other without a space."""
+    for piece in pieces:
+        compile_text(piece)  # names are blamed where they stand
+    return compile_text("".join(pieces), None)
+
+
+def http_of(block: Block) -> Block:
+    while block.parent is not None and block.name != "http":
+        block = block.parent
+    return block
+
+
+def error_path(block: Block, it: Any) -> str:
+    """Absolute; empty for stderr."""
+    return block.path(it.path) if it.path else ""
+
+
+def log_paths(model: Block) -> list[str]:
+    """The files that access logs of a conf need, the default one included, absolute."""
+    found: dict[str, None] = {}
+    for http in model.find("http"):
+        for block in (http, *every_block(http)):
+            for line in block.own("access_log") or ():
+                if line.path is not None and "$" not in line.path:
+                    found[block.path(str(line.path))] = None
+        if any(not server.get("access_log") for server in http.find("server")):
+            found[http.path(DEFAULT_PATH)] = None
+    return list(found)
+
+
+def every_block(block: Block) -> Iterator[Block]:
+    for child in block.blocks:
+        yield child
+        yield from every_block(child)
