@@ -21,9 +21,9 @@ from proxy.process import _kernel
 from proxy.process.seat import QUIT, REOPEN, TERMINATE, Seat
 
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Callable
     from types import FrameType
-    from _socket import socket
 
     from proxy.process.generation import Generation
 
@@ -151,6 +151,10 @@ def work(
     is_worker = kind == WORKER
     if is_worker:
         _set_limits(generation)
+        for item in generation.model.get("env"):
+            name, equals, value = item.partition("=")
+            if equals:
+                os.environ[name] = value
     # Imported as root: the interpreter may live where the workers' user cannot read.
     run = _runner(SERVE if is_worker else CONTROL)
     _become_user(generation)

@@ -149,7 +149,7 @@ def declare() -> None:
         Word(),
         many=True,
         syntax="name[=value]",
-        doc="A variable that workers keep, or are given, from the environment.",
+        doc="A variable of the workers' environment; what the master was given they have anyway.",
     )
     ignored("debug_points", MAIN, "a fault ends the worker, with a traceback in the error log")
 

@@ -133,7 +133,10 @@ class Master:
             return 1
         on_started(True)
         while not self.is_over():
-            self.wait()
+            try:
+                self.wait()
+            except Exception as error:  # the parent of everything goes on
+                self.say(ALERT, f"the master stumbled: {error!r}")
         if self.has_pid_file:
             pidfile.remove(self.pid_path)
         self.say(NOTICE, "exit")
@@ -288,8 +291,7 @@ class Master:
         if channel_fd >= 0:
             late = select.POLLOUT if self.replicas.is_waiting_to_write else 0
             poll.register(channel_fd, select.POLLIN | late)
-        pidfds = self.replicas.pidfds()
-        for fd in pidfds:
+        for fd in self.replicas.pidfds():
             poll.register(fd, select.POLLIN)
         for fd, _ in poll.poll(self.pause_ms(until_s)):
             if fd == self.signals_fd:
@@ -299,7 +301,7 @@ class Master:
                 self.on_words(by_fd[fd])
             elif fd == channel_fd:
                 self.replicas.on_channel()
-            elif fd in pidfds:
+            elif fd in self.replicas.pidfds():
                 self.replicas.on_pidfd(fd)
         self.on_time()
 
@@ -336,6 +338,8 @@ class Master:
 
     def on_words(self, child: Child) -> None:
         """What a child says: it is ready, or it was sent a signal that is ours to obey."""
+        if child.control is None:  # it died in this very turn
+            return
         for word in child.take():
             if word == READY:
                 child.is_ready = True

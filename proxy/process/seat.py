@@ -31,6 +31,8 @@ class Seat:
 
     number         worker slot, 0 …; -1 for the controller
     ledger         what is taken in shared memory stands under it; unique among the living, 1 …
+    ledger         a small number no other living worker has: the old and the new worker of one
+                   slot live side by side during a reload, and each counts what it holds
     generation     counts reloads, from 1
     listeners      (address key, descriptor); the controller has its own Unix socket there
     control_fd     see above; `take_orders` reads it, `tell_ready` writes it
@@ -47,6 +49,7 @@ class Seat:
 
     def __init__(self, number: int, generation: int, options: Options, log: ErrorLog) -> None:
         self.number = number
+        self.ledger = 0
         self.generation = generation
         self.options = options
         self.prefix = options.prefix

@@ -179,6 +179,12 @@ class Sockets:
                     found.append((key, held.sockets[number].fileno()))
         return found
 
+    @property
+    def slots(self) -> int:
+        """How many slots have sockets."""
+        counts = [len(it.sockets) for it in self._held.values() if it.family != AF_UNIX]
+        return max(counts, default=0)
+
     def choose_first(self, slots: int) -> None:
         """From now on new connections go to the first `slots` slots alone."""
         self._chosen = slots

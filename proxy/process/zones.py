@@ -22,7 +22,8 @@ SOURCES: list[Callable[[Block], dict[str, tuple[int, str]]]] = []
 def open_zones(model: Block, before: dict[str, Any]) -> dict[str, Any]:
     """name → `proxy.base._shm.Zone`, laid out. Raises ConfError."""
     zones: dict[str, Any] = {}
-    if any(http.own("limit_req_zone") or http.own("limit_conn_zone") for http in model.find("http")):
+    declaring = ("limit_req_zone", "limit_conn_zone")
+    if any(http.own(name) for http in model.find("http") for name in declaring):
         zones.update(_limit_zones(model, before))
     for name, size, block in _upstream_zones(model):
         if name in zones:

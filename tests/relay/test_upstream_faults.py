@@ -1,0 +1,167 @@
+"""What upstreams do wrong, and the one right outcome of each (nothing is padded, nothing hangs)."""
+
+from __future__ import annotations
+
+import pytest
+from rawclient import Closed
+from recorder import Close, Reset
+
+PROXY = """
+    server {{
+        listen 127.0.0.1:%%PORT%%;
+        location / {{
+            proxy_pass http://{address};
+            proxy_read_timeout 2s;
+            proxy_connect_timeout 2s;
+            {more}
+        }}
+    }}
+"""
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CL = b"Content-Length: 5\r\n"
+
+# name, what the upstream sends, the status that the client gets
+REFUSED = [
+    ("closes before any byte", None),
+    ("closes inside the head", Close(b"HTTP/1.1 200 OK\r\nContent-Le")),
+    ("resets before any byte", Reset(b"")),
+    ("garbage", Close(b"hello, who is there\r\n\r\n")),
+    ("status abc", Close(b"HTTP/1.1 abc OK\r\n\r\n")),
+    ("status of two digits", Close(b"HTTP/1.1 20 OK\r\n\r\n")),
+    ("101 not asked for", Close(b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")),
+    ("differing lengths", Close(HEAD + CL + b"Content-Length: 6\r\n\r\nhello!")),
+    ("length and chunked", Close(HEAD + CL + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")),
+    ("gzip transfer coding", Close(HEAD + b"Transfer-Encoding: gzip\r\n\r\nx")),
+    ("NUL in a value", Close(HEAD + CL + b"X-A: a\0b\r\n\r\nhello")),
+    ("space in a name", Close(HEAD + CL + b"X A: b\r\n\r\nhello")),
+    ("space before the colon", Close(HEAD + CL + b"X-A : b\r\n\r\nhello")),
+    ("a folded line", Close(HEAD + CL + b"X-A: b\r\n c\r\n\r\nhello")),
+    ("a head of 200 KB", Close(HEAD + b"X-A: " + b"a" * 200_000 + b"\r\n\r\n")),
+    ("a thousand 103", Close(b"HTTP/1.1 103 Early\r\n\r\n" * 1000 + HEAD + CL + b"\r\nhello")),
+]
+
+
+@pytest.mark.parametrize(("name", "said"), REFUSED, ids=[name for name, _ in REFUSED])
+@pytest.mark.parametrize("buffering", ["on", "off"])
+def test_what_is_no_answer_is_502(headrace, upstreams, name, said, buffering):
+    upstream = upstreams(said)
+    gateway = headrace(
+        PROXY.format(address=upstream.address, more=f"proxy_buffering {buffering};")
+    )
+    with gateway.client() as client:
+        assert client.get("/").status == 502
+        upstream.answer = HEAD + CL + b"\r\nhello"
+        assert client.get("/").body == b"hello", "the client's connection stays usable"
+
+
+def test_interim_answers_are_passed_over(headrace, upstreams):
+    upstream = upstreams(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 3 + HEAD + CL + b"\r\nhello")
+    gateway = headrace(PROXY.format(address=upstream.address, more=""))
+    assert gateway.get("/").body == b"hello"
+
+
+def test_a_cut_body_is_cut_visibly(headrace, upstreams):
+    upstream = upstreams(Close(HEAD + b"Content-Length: 100\r\n\r\nhello"))
+    gateway = headrace(PROXY.format(address=upstream.address, more=""))
+    answer = gateway.get("/")
+    assert answer.body == b"hello"
+    assert not answer.is_whole
+
+
+def test_a_cut_chunked_body_has_no_last_chunk(headrace, upstreams):
+    upstream = upstreams(Close(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"))
+    gateway = headrace(PROXY.format(address=upstream.address, more=""))
+    answer = gateway.get("/")
+    assert answer.body == b"hello"
+    assert not answer.is_whole
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [b"zz\r\nhello\r\n0\r\n\r\n", b"5\r\nhelloX\r\n0\r\n\r\n", b"5\nhello\r\n0\r\n\r\n", b"-5\r\nhello\r\n"],
+)
+def test_a_bad_chunk_is_never_a_clean_end(headrace, upstreams, chunks):
+    upstream = upstreams(Close(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks))
+    gateway = headrace(PROXY.format(address=upstream.address, more=""))
+    try:
+        answer = gateway.get("/")
+    except Closed:
+        return
+    assert answer.status == 502 or not answer.is_whole
+
+
+def test_bytes_behind_the_answer_cost_the_connection(headrace, upstreams):
+    upstream = upstreams(HEAD + CL + b"\r\nhelloHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+    gateway = headrace(
+        "upstream up { server %s; keepalive 4; }\n" % upstream.address
+        + PROXY.format(address="up", more="")
+    )
+    with gateway.client() as client:
+        for _ in range(3):
+            assert client.get("/").body == b"hello"
+    assert upstream.connections == 3
+
+
+def test_204_with_a_body_has_none(headrace, upstreams):
+    upstream = upstreams(Close(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello"))
+    gateway = headrace(PROXY.format(address=upstream.address, more=""))
+    with gateway.client() as client:
+        answer = client.get("/")
+        assert (answer.status, answer.body) == (204, b"")
+        upstream.answer = HEAD + CL + b"\r\nhello"
+        assert client.get("/").body == b"hello"
+
+
+def test_nobody_listens(headrace):
+    gateway = headrace(PROXY.format(address="127.0.0.1:%%PORT_7%%", more=""))
+    assert gateway.get("/").status == 502
+
+
+def test_a_silent_upstream_is_504_by_its_timeout(headrace, upstreams):
+    def wait(_request):
+        import time
+
+        time.sleep(3)
+        return b""
+
+    upstream = upstreams(wait)
+    gateway = headrace(
+        PROXY.format(address=upstream.address, more="").replace("timeout 2s", "timeout 300ms")
+    )
+    assert gateway.get("/").status == 504
+
+
+def test_the_next_peer_answers(headrace, upstreams):
+    bad, good = upstreams(Reset(b"")), upstreams(HEAD + CL + b"\r\nhello")
+    gateway = headrace(
+        f"upstream up {{ server {bad.address}; server {good.address}; }}\n"
+        + PROXY.format(address="up", more="")
+    )
+    for _ in range(4):
+        assert gateway.get("/").body == b"hello"
+
+
+def test_a_post_is_not_sent_twice(headrace, upstreams):
+    bad, good = upstreams(Reset(b"")), upstreams(HEAD + CL + b"\r\nhello")
+    gateway = headrace(
+        f"upstream up {{ server {bad.address}; server {good.address} backup; }}\n"
+        + PROXY.format(address="up", more="")
+    )
+    assert gateway.ask("POST", "/", b"body").status == 502
+    assert len(good.requests) == 0
+
+
+def test_the_keepalive_race_is_retried_once(headrace, upstreams):
+    """The peer closes a kept connection as we write: a GET goes out again on a fresh one."""
+    upstream = upstreams(HEAD + CL + b"\r\nhello")
+    gateway = headrace(
+        f"upstream up {{ server {upstream.address}; keepalive 4; }}\n"
+        + PROXY.format(address="up", more="")
+    )
+    with gateway.client() as client:
+        assert client.get("/").body == b"hello"
+        # the second request on the kept connection is answered by its end
+        upstream.answer = [HEAD + CL + b"\r\nhello", None, HEAD + CL + b"\r\nagain"]
+        assert client.get("/").body == b"again"
+    assert [it.connection for it in upstream.requests] == [1, 1, 2]
