@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from proxy.conf.report import ConfError
+from proxy.observe.zones import counter_zones
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from proxy.conf.inherit import Block
 
 # Rooms with zones that no directive names add theirs here: model → {name: (bytes, kind)}.
-SOURCES: list[Callable[[Block], dict[str, tuple[int, str]]]] = []
+SOURCES: list[Callable[[Block], dict[str, tuple[int, str]]]] = [counter_zones]
 
 
 def open_zones(model: Block, before: dict[str, Any]) -> dict[str, Any]:
