@@ -210,6 +210,8 @@ cdef class Worker(Conductor):
         cdef H1Stream s = <H1Stream>r.stream
         if self.out_of is s:
             self.drop_out(s)
+        if r.subs is not None:
+            drop_subs(r)
         r.end()
         s.conn = None
         if len(self.free_requests) < MAX_POOLED:
@@ -298,6 +300,13 @@ cdef class Worker(Conductor):
     cdef void resume(self, Request r, int verdict) noexcept:
         self.drive(r, verdict)
 
+    cdef void go_on(self, Request r) noexcept:
+        self.on_client_drained(r)
+
+    cdef int ask_sub(self, Request parent, Str uri, Str args, SubWaiter waiter,
+                     object tag) noexcept:
+        return ask_request(self, parent, uri, args, waiter, tag)
+
     cdef void drive(self, Request r, int verdict) noexcept:
         while True:
             if verdict == GO:
@@ -318,6 +327,7 @@ cdef class Worker(Conductor):
                     continue
                 r.is_internal = True
                 r.captures.n = 0
+                r.checked = r.access_status = 0
                 forget_choice(r)
                 if verdict == REROUTE:
                     r.stage = S_READ
@@ -405,6 +415,8 @@ cdef class Worker(Conductor):
         if rc == 0:
             rc = add_charset(r)
         if rc == 0:
+            rc = dress(r)
+        if rc == 0:
             rc = r.stream.send_head(r)
         if rc < 0:
             r.stream.abort(r)
@@ -418,7 +430,7 @@ cdef class Worker(Conductor):
                 r.stream.abort(r)
                 return
         elif r.text.n:
-            r.stream.send_body(r, r.text.p, r.text.n)
+            put_body(r, r.text.p, r.text.n)
         self.finish(r)
 
     cdef int feed(self, Request r) noexcept:
@@ -434,7 +446,17 @@ cdef class Worker(Conductor):
 
     cdef void finish(self, Request r) noexcept:
         """The answer is whole on our side; it is told when the client's side took it."""
+        cdef int rc
         if not r.is_done:
+            if r.filters is not None and not r.is_header_only:
+                rc = (<BodyFilter>r.filters).end(r)
+                if rc < 0:
+                    self.fail(r, rc)
+                if rc:
+                    return
+            if r.out_kind == BODY_CHUNKED and not r.is_header_only and add_trailers(r) < 0:
+                self.fail(r, NO_MEMORY)
+                return
             r.is_done = True
             r.stream.send_end(r)
         r.stream.flush(r)
@@ -443,14 +465,16 @@ cdef class Worker(Conductor):
         self.complete(r)
 
     cdef void complete(self, Request r) noexcept:
-        cdef H1Stream s = <H1Stream>r.stream
         cdef UpstreamH1 u
         if r.call is not None:                   # an early answer: the upstream's part is over
             u = <UpstreamH1>r.call
             r.call = None
             u.leave()
+        if r.parent is not None:
+            end_sub(self, r)
+            return
         self.tell(r)
-        s.conn.on_answered(r)
+        (<H1Stream>r.stream).conn.on_answered(r)
 
     cdef void tell(self, Request r) noexcept:
         """Count, log; give back what was taken."""
@@ -503,8 +527,17 @@ cdef class Worker(Conductor):
         cdef UpstreamH1 u
         cdef Spool q
         cdef int rc
-        cdef ClientH1 c = (<H1Stream>r.stream).conn
-        c.node.deadline_ms = 0
+        if r.parent is None:
+            (<H1Stream>r.stream).conn.node.deadline_ms = 0
+        if r.filters is not None:
+            rc = (<BodyFilter>r.filters).pump(r)
+            if rc < 0:
+                self.fail(r, rc)
+            if rc:
+                return
+            if (<BodyFilter>r.filters).is_ended:
+                self.finish(r)
+                return
         if r.waiting is not None:
             rc = self.send_waiting(r)
             if rc == BLOCKED:
@@ -616,6 +649,8 @@ cdef class Worker(Conductor):
             r.reason.n = 0
         rc = add_charset(r)
         if rc == 0:
+            rc = dress(r)
+        if rc == 0:
             rc = r.stream.send_head(r)
         if rc < 0:
             self.fail(r, rc)
@@ -645,7 +680,7 @@ cdef class Worker(Conductor):
         r.is_upgraded = True
         r.keep_alive = False
         r.is_done = True                         # what follows is no answer any more
-        if r.stream.send_head(r) < 0:
+        if dress(r) < 0 or r.stream.send_head(r) < 0:
             self.fail(r, NO_MEMORY)
             return
         r.stream.flush(r)
@@ -677,13 +712,15 @@ cdef class Worker(Conductor):
             elif q.room() < READ_BYTES:
                 u.pause()
             return
-        rc = r.stream.send_body(r, p, n)
+        rc = put_body(r, p, n)
         if rc == BLOCKED:
             if u.s.is_buffered and r.buffer_answer != 1:
                 r.waiting = new_spool(<size_t>u.s.buffer_bytes + READ_BYTES, u.s.file_bytes,
                                       u.s.temp_path, False)
             else:
                 u.pause()
+        elif rc < 0 and (r.parent is not None or r.filters is not None):
+            self.fail(r, rc)
         elif rc < 0:
             self.lose_client(r)
 
@@ -711,7 +748,7 @@ cdef class Worker(Conductor):
                 return DISK_FULL
             if n == 0:
                 break
-            rc = r.stream.send_body(r, p, <size_t>n)
+            rc = put_body(r, p, <size_t>n)
             if rc == 0:
                 rc = r.stream.flush(r)
             q.skip(<size_t>n)

@@ -21,8 +21,8 @@ cdef struct Range:
 cdef int64_t read_date(Str s) noexcept nogil
 # 0: go on, 304 or 412. `etag` may be empty; r.last_modified is the answer's. `since`: SinceRule.
 cdef int check_conditions(Request r, Str etag, int since) noexcept
-# What Range and If-Range ask of an answer of `size` bytes: RangesRead, or a fault. The ranges
-# lie in the arena.
+# What Range and If-Range ask of an answer of `size` bytes that last changed at `changed` (-1: not
+# known): RangesRead, or a fault. The ranges lie in the arena.
 cdef int find_ranges(
-    Request r, Str etag, int64_t size, uint32_t most, Range** ranges, uint32_t* n
+    Request r, Str etag, int64_t changed, int64_t size, uint32_t most, Range** ranges, uint32_t* n
 ) noexcept

@@ -208,7 +208,7 @@ cdef int64_t read_offset(const char** p, const char* end) noexcept nogil:
     return value
 
 
-cdef bint is_range_wanted(Request r, Str etag) noexcept:
+cdef bint is_range_wanted(Request r, Str etag, int64_t changed) noexcept:
     """If-Range: is what the client has still what we have?"""
     cdef const Field* f = find_field(&r.head, F_IF_RANGE)
     cdef Str value
@@ -217,7 +217,7 @@ cdef bint is_range_wanted(Request r, Str etag) noexcept:
     value = value_of(&r.head, f)
     if value.n >= 2 and value.p[value.n - 1] == c'"':
         return etag.n != 0 and is_equal(value, etag)
-    return r.last_modified >= 0 and read_date(value) == r.last_modified
+    return changed >= 0 and read_date(value) == changed
 
 
 cdef int read_ranges(
@@ -285,7 +285,7 @@ cdef int read_ranges(
 
 
 cdef int find_ranges(
-    Request r, Str etag, int64_t size, uint32_t most, Range** ranges, uint32_t* n
+    Request r, Str etag, int64_t changed, int64_t size, uint32_t most, Range** ranges, uint32_t* n
 ) noexcept:
     cdef const Field* f = find_field(&r.head, F_RANGE)
     cdef Str value
@@ -295,7 +295,7 @@ cdef int find_ranges(
     if f == NULL or most == 0:
         return RANGES_NONE
     value = value_of(&r.head, f)
-    if value.n < 7 or not is_same_word(value.p, b"bytes=", 6) or not is_range_wanted(r, etag):
+    if value.n < 7 or not is_same_word(value.p, b"bytes=", 6) or not is_range_wanted(r, etag, changed):
         return RANGES_NONE
     value = text(value.p + 6, value.n - 6)
     for i in range(value.n):

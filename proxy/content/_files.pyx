@@ -16,15 +16,14 @@ from proxy.base._clock cimport clock
 from proxy.base._report cimport R_ALERT, R_CRIT, R_ERROR, report, report_about
 from proxy.base._request cimport BLOCKED, put_body
 from proxy.base.head cimport (
-    F_ACCEPT_RANGES, F_CONTENT_RANGE, F_ETAG, M_GET, M_HEAD, M_POST,
+    F_ACCEPT_RANGES, F_CONTENT_RANGE, F_ETAG, F_LAST_MODIFIED, M_GET, M_HEAD, M_POST,
 )
 from proxy.base.span cimport text, to_bytes
 from proxy.base.verdict cimport (
     DONE, FORBIDDEN, GO, INTERNAL, NO_MEMORY, NOT_ALLOWED, NOT_FOUND, NOT_IMPLEMENTED, STATUS,
 )
-from proxy.content._charset cimport add_charset
 from proxy.content._conditions cimport (
-    RANGES_BAD, RANGES_FOUND, check_conditions, find_ranges,
+    RANGES_BAD, RANGES_FOUND, check_conditions, find_ranges, read_date,
 )
 from proxy.content._error_page cimport enter_named
 from proxy.content._open cimport KIND_FILE, KIND_FOLDER, open_path
@@ -306,9 +305,6 @@ cdef int tell_file(ContentSettings s, Request r, OpenFile f) noexcept:
     r.content_type = type_of(s, r.uri)
     if s.has_etag and add_etag(r, f, &etag) < 0:
         return NO_MEMORY
-    rc = add_charset(r)
-    if rc < 0:
-        return rc
     if r.status == 200 and r is r.main:
         rc = check_conditions(r, etag, s.since)
         if rc == 304:
@@ -324,26 +320,6 @@ cdef int tell_file(ContentSettings s, Request r, OpenFile f) noexcept:
     source = FileSource.__new__(FileSource)
     source.file = f
     source.n = 1
-    if r.status == 200 and r is r.main and s.max_ranges:
-        rc = find_ranges(r, etag, f.size, s.max_ranges, &source.ranges, &source.n)
-        if rc == RANGES_FOUND:
-            rc = tell_ranges(r, source)
-            if rc < 0:
-                return rc
-            r.source = source
-            return DONE
-        if rc == RANGES_BAD:
-            r.n_out = n_before
-            r.last_modified = -1
-            r.status = 416
-            if add_content_range(r, NULL, f.size) < 0:
-                return NO_MEMORY
-            return STATUS
-        if rc < 0:
-            return rc
-        source.n = 1
-        if r.add_field(text("Accept-Ranges", 13), text("bytes", 5), F_ACCEPT_RANGES) == NULL:
-            return NO_MEMORY
     source.ranges = <Range*>take(&r.arena, sizeof(Range))
     if source.ranges == NULL:
         return NO_MEMORY
@@ -351,6 +327,47 @@ cdef int tell_file(ContentSettings s, Request r, OpenFile f) noexcept:
     source.ranges.end = f.size
     r.source = source
     return DONE
+
+
+cdef int cut_ranges(Request r) noexcept:
+    cdef ContentSettings s
+    cdef FileSource source
+    cdef Range* ranges = NULL
+    cdef Str etag = text("", 0)
+    cdef int64_t changed = r.last_modified
+    cdef uint32_t n = 0
+    cdef uint16_t i
+    cdef int rc
+    if r.status != 200 or r.length < 0 or r.filters is not None or r is not r.main or (
+            type(r.source) is not FileSource):
+        return 0
+    s = <ContentSettings>r.location.content
+    source = <FileSource>r.source
+    if s.max_ranges == 0:
+        return 0
+    for i in range(r.n_out):                     # add_header may have said otherwise
+        if r.out[i].id == F_ETAG:
+            etag = r.out[i].value
+        elif r.out[i].id == F_LAST_MODIFIED:
+            changed = read_date(r.out[i].value)
+    rc = find_ranges(r, etag, changed, r.length, s.max_ranges, &ranges, &n)
+    if rc < 0:
+        return rc
+    if rc == RANGES_FOUND:
+        source.ranges = ranges
+        source.n = n
+        return tell_ranges(r, source)
+    if rc == RANGES_BAD:
+        r.source = None
+        r.n_out = 0
+        r.last_modified = -1
+        r.status = 416
+        if add_content_range(r, NULL, source.file.size) < 0:
+            return NO_MEMORY
+        return STATUS
+    if r.add_field(text("Accept-Ranges", 13), text("bytes", 5), F_ACCEPT_RANGES) == NULL:
+        return NO_MEMORY
+    return 0
 
 
 cdef int add_content_range(Request r, Range* part, int64_t size) noexcept:
