@@ -1,175 +1,193 @@
-"""The command line: nginx's options, messages and exit codes."""
+"""The command line: from words to a running master, or to an answer (-t, -T, -v, -V, -h, -s)."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING
 
+from proxy import VERSION
 from proxy.process.options import OptionError, Options, read_options, version_text
 
 if TYPE_CHECKING:
-    from proxy.conf.inherit import Block
+    from proxy.observe.error_log import ErrorLog
+
+SAID_ON_STDERR = ("emerg", "alert", "crit", "error", "warn")
 
 
 def main() -> int:
-    """Exit code: 0, or 1 when the conf or the system says no."""
+    """Exit status: 0, or 1 for whatever was refused."""
     try:
         options = read_options(sys.argv[1:])
     except OptionError as error:
-        return fail(str(error))
-    if options.is_version:
-        say(version_text(options), end="")
-        return 0
-    if options.signal:
-        return send_signal(options)
-    if options.is_test:
-        return test_conf(options)
-    return start(options)
-
-
-def say(text: str, end: str = "\n") -> None:
-    sys.stderr.write(text + end)
-    sys.stderr.flush()
-
-
-def fail(text: str, level: str = "") -> int:
-    say(f"headrace: [{level}] {text}" if level else f"headrace: {text}")
-    return 1
-
-
-def send_signal(options: Options) -> int:
-    """-s: the pid file that the conf names leads to the master."""
-    from proxy.conf.report import ConfError
-    from proxy.process import pidfile
-    from proxy.process.generation import pid_path_of, read_model
-
-    try:
-        pidfile.send(pid_path_of(read_model(options), options), options.signal)
-    except ConfError as error:
-        return fail(str(error), "emerg")
-    except pidfile.PidFileError as error:
-        return fail(str(error), error.level)
-    return 0
-
-
-def test_conf(options: Options) -> int:
-    """-t and -T."""
-    from proxy.conf.report import ConfError
-    from proxy.process.generation import check_apart, read_model
-
-    path = options.conf_path
-    try:
-        model = read_model(options)
-    except ConfError as error:
-        return refuse(options, [("emerg", str(error))])
-    lines = check_apart(options, model)
-    if any(level == "emerg" for level, _ in lines):
-        return refuse(options, lines)
-    if not options.is_quiet:
-        for level, text in lines:
-            say(f"headrace: [{level}] {text}")
-        without_effect(model)
-        say(f"headrace: the configuration file {path} syntax is ok")
-    failed = try_files(model, options)
-    if failed:
-        return refuse(options, [("emerg", failed)])
-    if not options.is_quiet:
-        say(f"headrace: configuration file {path} test is successful")
-    if options.is_dump:
-        from proxy.conf.dump import dump
-
-        sys.stdout.flush()
-        sys.stdout.buffer.write(dump(model).encode("utf-8", "surrogateescape"))
-    return 0
-
-
-def without_effect(model: Block) -> None:
-    """What was accepted and means nothing here, with the reason."""
-    from proxy.conf.report import without_effect as lines_of
-
-    for line in lines_of(model):
-        say(f"headrace: {line}")
-
-
-def try_files(model: Block, options: Options) -> str:
-    """Could the pid file be written? The complaint, or nothing."""
-    from proxy.process import pidfile
-    from proxy.process.generation import make_log_directory, pid_path_of
-
-    make_log_directory(options)
-    try:
-        pidfile.try_to_write(pid_path_of(model, options))
-    except pidfile.PidFileError as error:
-        return str(error)
-    return ""
-
-
-def refuse(options: Options, lines: list[tuple[str, str]]) -> int:
-    for level, text in lines:
-        say(f"headrace: [{level}] {text}")
-    say(f"headrace: configuration file {options.conf_path} test failed")
-    return 1
-
-
-def start(options: Options) -> int:
-    """Read, open, go to the background where the conf says so, and serve."""
-    from proxy.conf.report import ConfError
-    from proxy.process.generation import Refused
-    from proxy.process.master import Master, run_alone
-    from proxy.process.sockets import BindError
-
-    master = Master(options)
-    try:
-        master.prepare()
-    except ConfError as error:
-        log_emergency(options, str(error))
-        return fail(str(error), "emerg")
-    except Refused as refused:
-        for level, text in refused.lines:
-            say(f"headrace: [{level}] {text}")
+        tell(str(error))
         return 1
-    except BindError:
-        return 1  # each failed try was told
-    model = master.generation.model
-    if not model.get("master_process"):
-        return run_alone(options, master.generation, master.sockets)
-    if model.get("daemon") and not master.is_successor:
-        return in_background(master.run)
-    return master.run(lambda _is_started: None)
+    if options.is_version:
+        sys.stderr.write(version_text(options))
+        if not options.is_test:
+            return 0
+    return Start(options).run()
 
 
-def log_emergency(options: Options, text: str) -> None:
-    """A conf that cannot be read names no log: the one of -e, or the default, hears it."""
-    from proxy.observe.error_log import EMERG, ERROR, ErrorLog
-
-    if options.error_log:
-        with contextlib.suppress(OSError):
-            log = ErrorLog([(options.error_log, ERROR)])
-            log.write(EMERG, text)
-            log.close()
+def tell(line: str) -> None:
+    """A line for whoever started us."""
+    data = f"headrace: {line}\n".encode("utf-8", "surrogateescape")
+    os.write(2, data)
 
 
-def in_background(run) -> int:  # type: ignore[no-untyped-def]
-    """daemon on: this process ends when the daemon serves, or with its failure."""
-    told, tell = os.pipe()
+class Start:
+    """One start, test or signal."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.log = open_first_log(options)
+
+    def say(self, level: str, line: str) -> None:
+        """Into the first log, and for the worse levels to stderr too."""
+        from proxy.process.generation import level_of
+
+        self.log.write(level_of(level), line)
+        if level in SAID_ON_STDERR and self.log.fd != 2:
+            tell(f"[{level}] {line}")
+
+    def run(self) -> int:
+        from proxy.conf.report import ConfError
+        from proxy.process.generation import Refused
+        from proxy.process.pidfile import PidFileError
+        from proxy.process.sockets import BindError
+
+        try:
+            return self._run()
+        except ConfError as error:
+            self.say("emerg", str(error))
+        except Refused as error:
+            for level, line in error.lines:
+                self.say(level, line)
+        except PidFileError as error:
+            self.say(error.level, str(error))
+        except BindError:
+            pass  # each try was told
+        if self.options.is_test:
+            tell(f"configuration file {self.options.conf_path} test failed")
+        return 1
+
+    def _run(self) -> int:
+        from proxy.process.generation import pid_path_of, read_model
+
+        options = self.options
+        model = read_model(options)
+        if options.signal:
+            from proxy.process import pidfile
+
+            self.say("notice", "signal process started")
+            pidfile.send(pid_path_of(model, options), options.signal)
+            return 0
+        if options.is_test:
+            self._test(model)
+            return 0
+        return self._serve(model)
+
+    def _test(self, model) -> None:  # type: ignore[no-untyped-def]
+        """-t and -T. Raises what `run` tells."""
+        from proxy.process import generation, pidfile, sockets
+
+        options = self.options
+        generation.check(model)
+        for level, line in model.notes:
+            self.say(level, line)
+        if not options.is_quiet:
+            for it in model.ignored:
+                why = it.directive.ignored
+                tell(f'[info] "{it.name}" means nothing here: {why} in {it.file}:{it.line}')
+            tell(f"the configuration file {options.conf_path} syntax is ok")
+        made = generation.Generation(model, options)
+        for address in made.addresses:
+            error = sockets.probe(address)
+            if error is not None and error.errno != 98:  # it may well be serving already
+                line = f"bind() to {address.key} failed ({error.errno}: {error.strerror})"
+                self.say("emerg", line)
+                raise sockets.BindError(line)
+        pidfile.try_to_write(made.pid_path)
+        if not options.is_quiet:
+            tell(f"configuration file {options.conf_path} test is successful")
+        if options.is_dump:
+            from proxy.conf.dump import dump
+
+            sys.stdout.buffer.write(dump(model).encode("utf-8", "surrogateescape"))
+            sys.stdout.flush()
+
+    def _serve(self, model) -> int:  # type: ignore[no-untyped-def]
+        from proxy.process import upgrade
+        from proxy.process.generation import Generation, Refused, check_apart
+        from proxy.process.sockets import Sockets
+
+        options = self.options
+        lines = check_apart(options, model)
+        refusals = [it for it in lines if it[0] == "emerg"]
+        if refusals:
+            raise Refused(lines)
+        for level, line in lines:
+            self.say(level, line)
+        left, wrong = upgrade.take_up()
+        for line in wrong:
+            self.say("emerg", line)
+        generation = Generation(model, options)
+        sockets = Sockets()
+        for fd, slot in left.sockets:
+            try:
+                sockets.adopt(fd, slot)
+            except OSError as error:
+                line = f"getsockname() of the inherited socket #{fd} failed ({error.strerror})"
+                self.say("crit", line)
+        sockets.open(generation.addresses, generation.workers, lambda line: self.say("emerg", line))
+        generation.log.write(6, f"headrace/{VERSION}")
+        if left.is_empty and model.get("daemon"):
+            become_daemon()
+        from proxy.process.master import Master, redirect_stderr
+
+        if not model.get("master_process"):
+            from proxy.process.alone import run_alone
+
+            redirect_stderr(generation)
+            run_alone(options, generation, sockets)
+            return 0
+        master = Master(options, generation, sockets, left)
+        if self.log.fd != 2:
+            self.log.close()
+            self.log = generation.log
+        redirect_stderr(generation)
+        master.run()
+        return 0
+
+
+def open_first_log(options: Options) -> ErrorLog:
+    """The log of -e (or the default), for what is said before the conf names one."""
+    from proxy.observe.error_log import NOTICE, ErrorLog
+
+    if not options.has_error_log and os.path.isdir(options.prefix):
+        from proxy.process.generation import make_log_directory
+
+        make_log_directory(options)
+    try:
+        return ErrorLog([(options.error_log, NOTICE)])
+    except OSError as error:
+        why = f"({error.errno}: {error.strerror})"
+        tell(f'[alert] could not open error log file: open() "{options.error_log}" failed {why}')
+        return ErrorLog([("", NOTICE)])
+
+
+def become_daemon() -> None:
+    """Into the background, without a terminal. The parent's exit says that all listen."""
+    sys.stdout.flush()
     if os.fork():
-        os.close(tell)
-        answer = os.read(told, 1)
-        return 0 if answer == b"k" else 1
-    os.close(told)
+        os._exit(0)
     os.setsid()
+    os.umask(0)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
-
-    def on_started(is_started: bool) -> None:
-        os.write(tell, b"k" if is_started else b"n")
-        os.close(tell)
-        os.dup2(null, 1)
-        os.dup2(null, 2)
-
-    return run(on_started)  # type: ignore[no-any-return]
+    os.dup2(null, 1)
+    os.dup2(null, 1)
+    os.close(null)
 
 
 if __name__ == "__main__":
