@@ -19,8 +19,8 @@ from proxy.process.children import CONTROLLER, NEW_BINARY, WORKER, Child, give_b
 from proxy.process.seat import QUIT, READY, RELOAD, REOPEN, TERMINATE, Seat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from _socket import socket
+    from collections.abc import Callable
 
     from proxy.process.generation import Generation
     from proxy.process.options import Options
@@ -277,7 +277,9 @@ class Crew:
 
     def _replace(self, child: Child) -> None:
         is_early = time.monotonic() - child.born_s < EARLY_DEATH_S
-        deaths = self._deaths[child.number] = self._deaths.get(child.number, 0) + 1 if is_early else 0
+        deaths = self._deaths[child.number] = (
+            self._deaths.get(child.number, 0) + 1 if is_early else 0
+        )
         if deaths < 2:
             self._bear_again(child.kind, child.number, child.generation)
             return

@@ -44,18 +44,18 @@ class Generation:
 
     def __init__(self, model: Block, options: Options, before: Generation | None = None) -> None:
         """Raises ConfError, or Refused where the system says no."""
-        self.number = before.number + 1 if before else 1
+        self.number: int = before.number + 1 if before else 1
         self.model = model
         self.addresses: list[Address] = addresses(model)
         self.keys = {it.key for it in self.addresses}
         self.workers: int = model.get("worker_processes")
         # A pid file that moved would lose the master to whoever looks for it.
-        self.pid_path = before.pid_path if before else pid_path_of(model, options)
+        self.pid_path: str = before.pid_path if before else pid_path_of(model, options)
         self.user: User | None = model.get("user") or default_user()
         self.log = _open_log(model, options)
         try:
             _prepare_files(model, options, self.user)
-            self.zones = open_zones(model, before.zones if before else {})
+            self.zones: dict[str, Any] = open_zones(model, before.zones if before else {})
         except BaseException:
             self.log.close()
             raise

@@ -213,6 +213,10 @@ class Replicas:
         self._late = [(data, [] if fds is replica.fds else fds) for data, fds in self._late]
         replica.close()
 
+    def pids_of_own(self) -> list[int]:
+        """The processes that are our children."""
+        return [it.pid for it in self._by_id.values() if it.pidfd < 0]
+
     def signal_own(self, number: int) -> bool:
         """Signal every replica that is our child. Is there one?"""
         own = [it for it in self._by_id.values() if it.pidfd < 0]

@@ -98,9 +98,7 @@ class Sockets:
             held.is_lent = False
         self.choose_any()
 
-    def open(
-        self, addresses: list[Address], slots: int, say: Callable[[str], None]
-    ) -> None:
+    def open(self, addresses: list[Address], slots: int, say: Callable[[str], None]) -> None:
         """Listen on each address in each slot, where we do not already. All or nothing.
 
         `say` gets a line for each failed try. Raises BindError.
