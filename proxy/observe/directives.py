@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from proxy.conf.directive import HTTP, LIMIT_EXCEPT, LOCATION, LOCATION_IF, SERVER, directive
 from proxy.conf.report import ConfError
-from proxy.conf.values import Flag, read_int, read_ms, read_seconds, read_size
+from proxy.conf.values import Word, read_int, read_ms, read_seconds, read_size
 from proxy.observe.path_cache import PathCacheSettings
 
 if TYPE_CHECKING:
@@ -146,6 +146,6 @@ directive(
     doc="Answers here with all counters, in the text format of Prometheus.",
 )  # fmt: skip
 directive(
-    "stub_status", SERVER | LOCATION, Flag(optional=True), inherit=False,
+    "stub_status", SERVER | LOCATION, Word(optional=True), inherit=False, many=True,
     doc="Answers here with nginx's page of connection counts.",
 )  # fmt: skip
