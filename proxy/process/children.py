@@ -168,7 +168,7 @@ def _runner(name: str) -> Callable[..., None]:
     try:
         return import_module(name).run  # type: ignore[no-any-return]
     except ModuleNotFoundError as error:
-        if name != CONTROL or error.name not in (CONTROL, "proxy.functions"):
+        if name != CONTROL or error.name != CONTROL:
             raise
         return idle
 

@@ -184,12 +184,16 @@ class Crew:
                     self.dismiss(child)
                 else:
                     child.is_retiring = True
-        self.sockets.keep(self.generation.keys)
+        self.timers.add(CLOSE_AFTER_S, self._close_unwanted)
         if self.sockets.slots > count:
             self.sockets.choose_first(count)
             generation = self.generation
             until_s = time.monotonic() + DRAIN_LIMIT_S
             self.timers.add(HANDSHAKE_S, lambda: self._drain(generation, until_s))
+
+    def _close_unwanted(self) -> None:
+        if not self._is_handing_on and not self.is_leaving:
+            self.sockets.keep(self.generation.keys)
 
     def _drain(self, generation: Generation, until_s: float) -> None:
         """Slots are given up: wait until the workers in them have accepted all."""

@@ -47,6 +47,7 @@ SIGNALS = {
 }
 LONGEST_PATH = 100  # bytes of a Unix socket's name, with room below 108
 REPLICAS_END_S = 5.0
+REFUSE_AFTER_S = 0.1  # after QUIT: by then the workers have stopped to accept
 
 
 class Master:
@@ -213,7 +214,8 @@ class Master:
             self._phase = "quit"
             self.crew.is_leaving = True
             self.crew.dismiss_workers()
-            self.sockets.close(keep_paths=self._has_other_master())
+            keep_paths = self._has_other_master()
+            self.timers.add(REFUSE_AFTER_S, lambda: self.sockets.close(keep_paths=keep_paths))
 
     def _reopen(self) -> None:
         generation = self.crew.generation

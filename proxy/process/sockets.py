@@ -159,12 +159,18 @@ class Sockets:
         raise BindError("still could not bind()")
 
     def keep(self, keys: set[str]) -> None:
-        """Close every address but these."""
+        """Close every address but these.
+
+        shutdown() refuses new clients at once; a leaving worker may hold the descriptor for long.
+        """
         for key in [key for key in self._held if key not in keys]:
             held = self._held.pop(key)
             if not held.is_lent:
                 _unlink(held)
             for sock in held.sockets:
+                if not held.is_lent:
+                    with contextlib.suppress(OSError):
+                        sock.shutdown(SHUT_RD)
                 sock.close()
 
     def of_slot(self, slot: int, keys: set[str]) -> list[tuple[str, int]]:
