@@ -1,0 +1,146 @@
+"""Replicas on order: start, logs, death, limits, adoption by the next controller and the next
+executable."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import signal
+import socket
+import sys
+import time
+
+import pytest
+
+from proxy.process.replicas import Replicas
+
+
+class Controller:
+    """The controller's end of the channel, and the master's turn when it is waited for."""
+
+    def __init__(self, replicas: Replicas) -> None:
+        self.replicas = replicas
+        self.sock = replicas.new_channel()
+        self.sock.setblocking(False)
+        self.fds: list[int] = []
+
+    def order(self, **words) -> None:
+        self.sock.send(json.dumps(words).encode() + b"\n")
+
+    def hear(self, op: str) -> dict:
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            self.replicas.on_channel()
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                pid = 0
+            if pid:
+                self.replicas.on_exit(pid, status)
+            try:
+                data, ancillary, _, _ = self.sock.recvmsg(1 << 16, 1024)
+            except BlockingIOError:
+                time.sleep(0.01)
+                continue
+            for _, _, raw in ancillary:
+                fds = array.array("i")
+                fds.frombytes(raw)
+                self.fds += fds
+            message = json.loads(data)
+            if message["op"] == op:
+                return message
+        raise AssertionError(f"no {op}")
+
+
+@pytest.fixture
+def replicas():
+    it = Replicas(print)
+    yield it
+    it.signal_own(signal.SIGKILL)
+    for pid in it.pids_of_own():
+        os.waitpid(pid, 0)
+    it.close_in_child()
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_start_and_death(replicas: Replicas):
+    controller = Controller(replicas)
+    code = "import os; print(os.environ, os.getcwd(), os.listdir('/proc/self/fd')); exit(3)"
+    controller.order(op="start", id="a", argv=python(code), env={"NAME": "a"}, cwd="/")
+    started = controller.hear("started")
+    exited = controller.hear("exited")
+    assert exited == {"op": "exited", "id": "a", "pid": started["pid"], "status": 3}
+    said = os.read(controller.fds[0], 4096).decode()
+    assert "'NAME': 'a'" in said
+    assert "HOME" not in said
+    assert said.rstrip().endswith("/ ['0', '1', '2', '3']")  # 3 is listdir's own
+
+
+def test_what_cannot_start_is_told(replicas: Replicas):
+    controller = Controller(replicas)
+    controller.order(op="start", id="a", argv=["/no/such/thing"])
+    assert "No such file" in controller.hear("failed")["error"]
+    controller.order(op="start", id="b", argv=[])
+    assert controller.hear("failed")["id"] == "b"
+    controller.sock.send(b"not json\n")
+    controller.order(op="start", id="c", argv=["true"], env={"PATH": os.environ["PATH"]})
+    assert controller.hear("exited")["status"] == 0
+
+
+def test_the_whole_group_is_signalled(replicas: Replicas):
+    controller = Controller(replicas)
+    controller.order(op="start", id="a", argv=["/bin/sh", "-c", "sleep 60 & wait"])
+    controller.hear("started")
+    controller.order(op="signal", id="a", signal=15)
+    assert controller.hear("exited")["status"] == -15
+
+
+def test_limits_and_channel(replicas: Replicas):
+    controller = Controller(replicas)
+    code = (
+        "import socket, resource; s = socket.socket(fileno=3);"
+        "s.sendall(str(resource.getrlimit(resource.RLIMIT_NOFILE)[0]).encode())"
+    )
+    controller.order(op="start", id="a", argv=python(code), limits={"nofile": 77}, channel=True)
+    controller.hear("exited")
+    with socket.socket(fileno=controller.fds[2]) as sock:
+        assert sock.recv(99) == b"77"
+
+
+def test_a_new_controller_is_told_what_runs(replicas: Replicas):
+    first = Controller(replicas)
+    first.order(op="start", id="a", argv=["/bin/sh", "-c", "echo hello; sleep 60"])
+    started = first.hear("started")
+    first.sock.close()
+    second = Controller(replicas)
+    running = second.hear("running")
+    assert (running["pid"], running["id"]) == (started["pid"], "a")
+    assert os.read(second.fds[0], 99) == b"hello\n"
+    second.hear("listed")
+    second.order(op="signal", id="a", signal=9)
+    assert second.hear("exited")["status"] == -9
+
+
+def test_a_new_executable_adopts_what_runs(replicas: Replicas):
+    first = Controller(replicas)
+    first.order(op="start", id="a", argv=["/bin/sleep", "60"])
+    pid = first.hear("started")["pid"]
+    heir = Replicas(print)
+    # The heir lives in this process too: it gets descriptors of its own under other numbers.
+    rows = json.loads(os.pread(replicas.table_fd, 4096, 0))
+    for row in rows:
+        row["fds"] = [os.dup(fd) for fd in row["fds"]]
+    table = os.memfd_create("table")
+    os.write(table, json.dumps(rows).encode())
+    heir.adopt(table)
+    (pidfd,) = heir.pidfds()
+    second = Controller(heir)
+    assert second.hear("running")["pid"] == pid
+    os.kill(pid, signal.SIGKILL)
+    assert first.hear("exited")["status"] == -9
+    heir.on_pidfd(pidfd)
+    assert second.hear("exited")["status"] is None
