@@ -10,7 +10,14 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-LIBRARIES = {"_pcre": ["pcre2-8"], "_tls": ["ssl", "crypto"], "_crypt": ["crypt"]}
+TLS = ["ssl", "crypto"]
+LIBRARIES = {
+    "_pcre": ["pcre2-8"],
+    "_crypt": ["crypt", "crypto"],
+    "_tls": TLS,
+    "_tls_context": TLS,
+    "_tls_variables": TLS,
+}
 HERE = Path(__file__).parent
 only = os.environ.get("HEADRACE_ONLY", "proxy")
 is_debug = os.environ.get("HEADRACE_DEBUG") == "1"

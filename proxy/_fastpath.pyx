@@ -6,16 +6,21 @@
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cython cimport final
-from libc.errno cimport EAGAIN, ECONNRESET, EINPROGRESS, EINTR, EPIPE, errno
+from libc.errno cimport (
+    EAGAIN, ECONNREFUSED, ECONNRESET, EHOSTUNREACH, EINPROGRESS, EINTR, ENETUNREACH, EPIPE,
+    ETIMEDOUT, errno,
+)
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memchr, memcpy, memmove, memset
+from libc.string cimport memchr, memcpy, memmove, memset, strerror
 from posix.unistd cimport close as c_close
 
 from proxy.base._arena cimport copy, take
 from proxy.base._client cimport Client
 from proxy.base._clock cimport clock, tick
 from proxy.base._request cimport *
+from proxy.base._report cimport *
 from proxy.base.head cimport *
 from proxy.base.span cimport Str, of_bytes, text, to_bytes
 from proxy.base.verdict cimport *
@@ -23,12 +28,19 @@ from proxy.bodies._spool cimport Spool, new_spool
 from proxy.content._charset cimport add_charset
 from proxy.content._error_page cimport has_error_page, on_error
 from proxy.content._errors cimport error_page
-from proxy.content._files cimport answer_file, try_files
+from proxy.content._files cimport answer_file, cut_ranges, try_files
 from proxy.content._redirect cimport complete_location, redirect_to_folder
 from proxy.content._settings cimport ContentSettings
 from proxy.engine._link cimport Link
 from proxy.engine._wheel cimport Timed, Wheel, set_deadline
+from proxy.filters._access cimport (
+    DECLINED, LET_IN, AccessSettings, ask_password, forget_challenge, judge_address, judge_answer,
+    judge_password,
+)
+from proxy.filters._headers cimport add_fields, add_trailers
 from proxy.limits._admit cimport LimitSettings, check_reqs, give_conns, take_conns
+from proxy.observe._counters cimport Block, Counters, count, count_request
+from proxy.observe._log cimport write_logs
 from proxy.routing._locations cimport AT_REDIRECT, Tree, find_location, find_named
 from proxy.routing._names cimport Names, find_server, read_host
 from proxy.routing._rewrite cimport REWRITE_AGAIN, REWRITE_STATUS, Program, run as run_rewrite
@@ -85,8 +97,10 @@ cdef inline int status_of(int fault) noexcept:
     return statuses[-fault] if -128 < fault < 0 and statuses[-fault] else 500
 
 
+include "_fastpath/telling.pxi"
 include "_fastpath/client.pxi"
 include "_fastpath/upstream.pxi"
 include "_fastpath/splice.pxi"
 include "_fastpath/stages.pxi"
+include "_fastpath/subrequest.pxi"
 include "_fastpath/worker.pxi"

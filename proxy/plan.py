@@ -16,7 +16,11 @@ from proxy.base._shm import Zone
 from proxy.conf.report import ConfError
 from proxy.content import freeze as content_freeze
 from proxy.engine.listen import addresses
+from proxy.filters.access import freeze_access
+from proxy.filters.headers import freeze_headers
 from proxy.limits.freeze import Limiters
+from proxy.observe.freeze import Logs
+from proxy.observe.numbers import Numbers
 from proxy.routing.location import build_tree, patterns_of
 from proxy.routing.rewrite import compile_rewrite
 from proxy.routing.server_name import build_names, names_of
@@ -49,6 +53,8 @@ class Plan:
         self.file_caches: dict[Any, Any] = {}
         self.warnings: list[str] = []
         self.limiters = Limiters(model, seat.shared if seat else None, seat.ledger if seat else 1)
+        self.logs = Logs()
+        self.numbers = Numbers(seat.shared if seat else None)
         self.upstreams: upstream_freeze.Upstreams | None = None
         set_limits(model.get("pcre_match_limit"), 1000)
         begin_variables(model)
@@ -116,7 +122,7 @@ class Plan:
         location = Location(key.pattern.encode() if key else b"")
         location.server = server
         location.block = block
-        location.number = len(self.locations)
+        location.number = self.numbers.row(server.name.decode(), location.name.decode())
         self.locations.append(location)
         location.is_internal = bool(key) and block.get("internal")
         location.is_named = bool(key) and key.modifier == "@"
@@ -125,7 +131,8 @@ class Plan:
             self.named.setdefault(server.number, {})[location.name] = location
         freeze_client(location, block)
         self.freeze_content(location, block)
-        location.limits = self.limiters.freeze(block)
+        self.freeze_filters(location, block)
+        self.freeze_telling(location, block)
         self.freeze_handler(location, block)
         if block.name != "server":
             location.rewrite = compile_rewrite(block, lambda it: self.freeze_if(it, location))
@@ -142,9 +149,25 @@ class Plan:
         location.is_exact = outer.is_exact
         freeze_client(location, block)
         self.freeze_content(location, block)
-        location.limits = self.limiters.freeze(block)
+        self.freeze_filters(location, block)
+        self.freeze_telling(location, block)
         self.freeze_handler(location, block, outer)
         return location
+
+    def freeze_telling(self, location: Location, block: Block) -> None:
+        """What is limited here, what is logged, and how both are counted."""
+        location.limits = self.limiters.freeze(block)
+        location.logs = self.logs.freeze(block)
+        if location.limits is not None:
+            for kind in ("limit_req", "limit_conn"):
+                names = [it.zone for it in block.get(kind)]
+                counters = self.numbers.decisions(kind, names) if names else []
+                setattr(location.limits, kind.removeprefix("limit_") + "_counters", counters)
+
+    def freeze_filters(self, location: Location, block: Block) -> None:
+        """Who may come in, and what answers get."""
+        location.access = freeze_access(block, lambda it: self.freeze_if(it, location))
+        location.headers = freeze_headers(block)
 
     def freeze_content(self, location: Location, block: Block) -> None:
         """Where files lie, and which pages stand for errors."""
@@ -156,6 +179,10 @@ class Plan:
         self, location: Location, block: Block, outer: Location | None = None
     ) -> None:
         """Who answers here; inside `if` what the location itself says holds on."""
+        page = self.numbers.page(block)
+        if page is not None:
+            location.handler, location.handler_kind = page, HANDLE_PYTHON
+            return
         target = block.own("proxy_pass")
         if target is None and outer is not None and outer.handler_kind == HANDLE_PROXY:
             target = outer.block.own("proxy_pass")

@@ -268,8 +268,11 @@ cdef class Splice(Timed):
 
 cdef bint splice_answer(Worker w, Request r, UpstreamH1 u) noexcept:
     """Move the rest of the answer's body without touching it. False: it is to be copied."""
-    cdef ClientH1 c = (<H1Stream>r.stream).conn
+    cdef ClientH1 c
     cdef Splice s
+    if r.parent is not None:
+        return False
+    c = (<H1Stream>r.stream).conn
     if (u.left < SPLICE_LEAST or not c.is_plain or not u.is_plain or c.is_blocked
             or r.is_header_only or r.waiting is not None or r.out_kind != BODY_LENGTH
             or r.limit_rate or c.is_closing or r.filters is not None):

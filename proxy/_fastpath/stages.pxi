@@ -41,8 +41,13 @@ cdef int search(Worker w, Request r) noexcept:
 cdef int enter(Worker w, Request r) noexcept:
     """The found location: may we be here, how large may the body be, its own rewrites."""
     cdef int rc
+    cdef AccessSettings s
     if r.location.is_internal and not r.is_internal:
         return NOT_FOUND
+    if r.location.access is not None:
+        s = <AccessSettings>r.location.access
+        if s.except_location is not None and not s.except_methods >> r.method & 1:
+            r.location = s.except_location
     if r.body_kind == BODY_LENGTH and r.location.max_body and (
             r.head.content_length > r.location.max_body) and not r.is_body_done:
         return BODY_TOO_LARGE
@@ -128,8 +133,8 @@ cdef int admit(Worker w, Request r) noexcept:
         if delay_ms:
             if r.keep_head() < 0:
                 return NO_MEMORY
-            return hold_for(w, r, delay_ms)
-    return GO
+            return hold_for(w, r, delay_ms, GO)
+    return check_access(w, r)
 
 
 @final
@@ -137,20 +142,24 @@ cdef class Alarm(Timed):
     """Resumes a parked request when its time has come. The request holds it (waiter)."""
     cdef Worker w
     cdef PyObject* r              # borrowed: it goes with the request
+    cdef int verdict              # GO: admit goes on where it was
 
     cdef void on_deadline(self) noexcept:
         cdef Request r = <Request>self.r
         if r.waiter is self:
             r.waiter = None
-            self.w.drive(r, GO)
+            if self.verdict == GO:
+                r.stage = S_ADMIT - 1
+            self.w.drive(r, self.verdict)
             self.w.settle()
 
 
-cdef int hold_for(Worker w, Request r, uint64_t delay_ms) noexcept:
-    """PARK for so long; then on to the next stage."""
+cdef int hold_for(Worker w, Request r, uint64_t delay_ms, int verdict) noexcept:
+    """PARK the request in admit for so long; then GO asks admit again, others are final."""
     cdef Alarm a = Alarm.__new__(Alarm)
     a.w = w
     a.r = <PyObject*>r
+    a.verdict = verdict
     r.waiter = a
     set_deadline(w.wheel, a, clock.now_ms + delay_ms)
     return PARK
@@ -182,6 +191,8 @@ cdef int choose(Worker w, Request r) noexcept:
                 if not r.is_body_done:
                     return PARK
         return choose_peer(w, r, s)
+    if l.handler_kind == HANDLE_PYTHON:
+        return answer_python(w, r)
     return answer_file(r)
 
 
@@ -284,6 +295,7 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
         on_released(u, p, NULL, PEER_OK, clock.now_ms)
         return NO_MEMORY
     r.attempts[r.n_attempts - 1].is_redirect = is_new and r.n_attempts > 1
+    count_asked(w, u, p)
     is_tls = s.is_tls if r.found is None else r.found.is_tls
     conn = w.take_idle(u, p, s, is_tls)
     if conn is not None:
