@@ -36,6 +36,9 @@ class Serving:
 
     def run(self) -> None:
         made = plan.build(self.model, self.seat)
+        self.logs = made.logs
+        self.logs.open(self.loop.call_later, self.seat.error_log)
+        self.worker.count_in(made.numbers.counters)
         self.loop.run_until_complete(self.open(made))
         self.follow_names(made)
         self.loop.add_reader(self.seat.control_fd, self.on_order)
@@ -45,6 +48,7 @@ class Serving:
         try:
             self.loop.run_forever()
         finally:
+            self.logs.close()
             self.loop.close()
 
     async def open(self, made: plan.Plan) -> None:
@@ -94,6 +98,8 @@ class Serving:
                 self.loop.stop()
             elif order == orders.QUIT:
                 self.quit()
+            elif order == orders.REOPEN:
+                self.logs.reopen()
 
     def quit(self) -> None:
         self.close_servers()

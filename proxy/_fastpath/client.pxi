@@ -241,6 +241,10 @@ cdef class ClientH1(Link):
         cdef Worker w = self.w
         tick()
         w.n_accepted += 1
+        w.stats.accepted += 1
+        w.stats.handled += 1
+        w.stats.active += 1
+        w.stats.waiting += 1
         self.client = Client.__new__(Client)
         self.client.serial = w.next_serial()
         self.client.is_tls = not self.is_plain
@@ -392,6 +396,9 @@ cdef class ClientH1(Link):
         (<H1Stream>r.stream).conn = self
         r.client = self.client
         r.id = self.client.serial
+        self.w.stats.requests += 1
+        self.w.stats.waiting -= 1
+        self.w.stats.reading += 1
         self.r = r
         return r
 
@@ -412,6 +419,7 @@ cdef class ClientH1(Link):
                 return
             begin_chunked(self.chunked, NULL, TRAILER_BYTES)
         self.node.deadline_ms = 0
+        self.w.begin_writing(r)
         self.w.drive(r, GO)
         if self.r is r and r.location is not None and not r.is_head_kept:
             if r.keep_head() < 0:
@@ -426,6 +434,9 @@ cdef class ClientH1(Link):
         if r.head.has_start_line == 0:
             r.head.n_fields = 0
             r.head.flags = 0
+        if r.keep_head() < 0:                    # it is logged when the client took the answer
+            r.head.n_fields = 0
+        self.w.begin_writing(r)
         self.w.refuse(r, self.listener.default_server, fault)
 
     # ---------------------------------------------------------------- the body
@@ -604,8 +615,7 @@ cdef class ClientH1(Link):
                 r.keep_alive = False
         else:
             if r is not None:
-                self.w.free_request(r)
-                self.r = None
+                self.tell_unread(r, 400, "client prematurely closed connection")
             self.close()
         self.w.settle()
 
@@ -618,7 +628,9 @@ cdef class ClientH1(Link):
             u = self.tunnel
             self.tunnel = None
             u.end_tunnel()
-        if r is not None:
+        if r is not None and self.state == C_IDLE:
+            self.tell_unread(r, 400, "client prematurely closed connection")
+        elif r is not None:
             self.w.on_client_gone(r)
             if self.r is r:
                 self.w.free_request(r)
@@ -652,5 +664,16 @@ cdef class ClientH1(Link):
 
     cdef void refuse_silently(self, Request r) noexcept:
         """client_header_timeout: 408 in the log, the connection just closes (nginx)."""
+        self.tell_unread(r, 408, "client timed out (110: Connection timed out)")
+
+    cdef void tell_unread(self, Request r, int status, const char* words) noexcept:
+        """A head that never came whole is logged all the same."""
+        memset(&r.head, 0, sizeof(Head))
+        r.server = self.listener.default_server
+        r.location = <Location>r.server.settings
+        r.told_status = <uint16_t>status
+        report_text(R_INFO, r, words)
+        self.w.begin_writing(r)
+        self.w.tell(r)
         self.w.free_request(r)
         self.r = None

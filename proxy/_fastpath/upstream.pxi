@@ -80,10 +80,12 @@ cdef class UpstreamH1(Link):
             self.open_transport()
             return 0
         if errno != EINPROGRESS and errno != EAGAIN:
+            report_connect(self.r, errno)
             self.sock.close()
             self.sock = None
             return UPSTREAM_REFUSED
         if errno == EAGAIN:                      # a Unix socket with a full backlog
+            report_connect(self.r, EAGAIN)
             self.sock.close()
             self.sock = None
             return UPSTREAM_REFUSED
@@ -93,7 +95,9 @@ cdef class UpstreamH1(Link):
     def _on_connected(self):
         tick()
         self.w.loop.remove_writer(self.sock.fileno())
-        if self.sock.getsockopt(SOL_SOCKET_PY, SO_ERROR):
+        error = self.sock.getsockopt(SOL_SOCKET_PY, SO_ERROR)
+        if error:
+            report_connect(self.r, error)
             self.lose(UPSTREAM_REFUSED)
         else:
             self.open_transport()

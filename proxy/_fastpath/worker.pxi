@@ -70,6 +70,8 @@ cdef class Worker(Conductor):
     cdef readonly uint32_t n_clients
     cdef uint64_t serial
     cdef readonly uint64_t n_accepted
+    cdef Counters counters        # None: nothing is counted
+    cdef Block* stats
     cdef readonly uint64_t n_requests
     cdef public bint is_quitting
     cdef public object on_empty   # called when quitting and the last client left
@@ -87,6 +89,7 @@ cdef class Worker(Conductor):
         self.fields = <Field*>malloc(self.cap_fields * sizeof(Field))
         self.answer_fields = <Field*>malloc(self.cap_fields * sizeof(Field))
         self.free_requests = []
+        self.stats = &nobody_counts
         if (self.buf == NULL or self.out == NULL or self.ask == NULL or self.fields == NULL
                 or self.answer_fields == NULL):
             raise MemoryError
@@ -112,6 +115,17 @@ cdef class Worker(Conductor):
             c.listener = listener
             return c
         return make
+
+    def count_in(self, Counters counters):
+        """From now on requests are counted there."""
+        if counters is not None:
+            self.counters = counters
+            self.stats = counters.block
+
+    cdef inline void begin_writing(self, Request r) noexcept:
+        r.is_counted = True
+        self.stats.reading -= 1
+        self.stats.writing += 1
 
     # ---------------------------------------------------------------- who is here
 
@@ -144,6 +158,8 @@ cdef class Worker(Conductor):
             self.clients = c.next
         c.next = c.prev = NULL
         self.n_clients -= 1
+        self.stats.active -= 1
+        self.stats.waiting -= 1
         Py_DECREF(c)
         if self.is_full:
             self.look_at_room()
@@ -212,6 +228,11 @@ cdef class Worker(Conductor):
             self.drop_out(s)
         if r.subs is not None:
             drop_subs(r)
+        if r.is_counted:
+            self.stats.writing -= 1
+        else:
+            self.stats.reading -= 1
+        self.stats.waiting += 1
         r.end()
         s.conn = None
         if len(self.free_requests) < MAX_POOLED:
@@ -345,6 +366,7 @@ cdef class Worker(Conductor):
         """Answer with the status of a fault, or cut what cannot be answered any more."""
         cdef UpstreamH1 u
         r.fault = fault
+        report_fault(r, fault)
         if r.call is not None:
             u = <UpstreamH1>r.call
             r.call = None
@@ -416,6 +438,11 @@ cdef class Worker(Conductor):
             rc = add_charset(r)
         if rc == 0:
             rc = dress(r)
+        if rc == 0:                              # last of all: it asks what the head says by now
+            rc = cut_ranges(r)
+        if rc == STATUS:
+            self.answer_status(r, r.status)
+            return
         if rc == 0:
             rc = r.stream.send_head(r)
         if rc < 0:
@@ -482,6 +509,7 @@ cdef class Worker(Conductor):
         if r.conn_limits is not None:
             give_conns(r)
         self.n_requests += 1
+        tell_request(self, r)
 
     # ---------------------------------------------------------------- the client's events
 
@@ -567,6 +595,7 @@ cdef class Worker(Conductor):
             u.leave()
         if not r.is_done and r.told_status == 0:
             r.told_status = 499
+            report_text(R_INFO, r, "client prematurely closed connection")
         if r.location is not None:
             self.tell(r)
         c.r = None
@@ -767,6 +796,7 @@ cdef class Worker(Conductor):
         """A peer could not be reached. GO: choose again; else the fault."""
         cdef Tried* t = <Tried*>r.tried
         on_released(u.upstream, u.peer, t, PEER_FAILED, clock.now_ms)
+        count_failed(self, u.peer)
         r.attempts[r.n_attempts - 1].response_ms = <int64_t>(
             clock.now_ms - r.attempts[r.n_attempts - 1].start_ms)
         if may_retry(u.s.next_conditions, condition_of(fault, 0), t.tries, r.method, 0,
@@ -794,10 +824,13 @@ cdef class Worker(Conductor):
             on_released(u.upstream, u.peer, t,
                         PEER_NEXT if condition & (NEXT_403 | NEXT_404) else PEER_FAILED,
                         clock.now_ms)
+            if not condition & (NEXT_403 | NEXT_404):
+                count_failed(self, u.peer)
             a.response_ms = <int64_t>(clock.now_ms - a.start_ms)
         else:
             a.response_ms = <int64_t>(clock.now_ms - a.start_ms)
             on_released(u.upstream, u.peer, t, PEER_FAILED, clock.now_ms)
+            count_failed(self, u.peer)
             if u.is_reused and u.n_interim == 0 and fault == UPSTREAM_CLOSED and (
                     a.bytes_received == 0):
                 # the keep-alive race: it closed as we wrote (RFC 9112 §9.3.1)
@@ -816,11 +849,13 @@ cdef class Worker(Conductor):
 
     cdef void on_upstream_fault(self, Request r, UpstreamH1 u, int fault) noexcept:
         r.call = None
+        report_upstream(r, fault)
         r.answer.fields = NULL if not r.is_head_sent else r.answer.fields
         if r.is_head_sent:
             r.attempts[r.n_attempts - 1].response_ms = <int64_t>(
                 clock.now_ms - r.attempts[r.n_attempts - 1].start_ms)
             on_released(u.upstream, u.peer, NULL, PEER_FAILED, clock.now_ms)
+            count_failed(self, u.peer)
             self.fail(r, fault)
         elif not self.try_next(r, u, fault):
             self.fail(r, fault)

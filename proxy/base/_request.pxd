@@ -219,6 +219,7 @@ cdef class Request:
     cdef uint8_t buffer_answer         # X-Accel-Buffering: 0 as configured, 1 no, 2 yes
     cdef uint8_t uri_in_proxy          # break in rewrite: send uri as rewritten
     cdef uint8_t is_upgraded           # opaque tunnel from here on
+    cdef uint8_t is_counted            # among those being answered
     cdef int fault                     # last FaultCode
     # target
     cdef Str target                    # as sent: $request_uri

@@ -19,6 +19,8 @@ cdef class LimitSettings:
     cdef public bint req_dry_run
     cdef public int req_level
     cdef public uint16_t worker       # whose ledger
+    cdef public list req_counters     # numbers of the counters by limit_req_status, or empty
+    cdef public list conn_counters
 
 
 # GO; LIMITED (r.status is the answer's); another fault.

@@ -86,6 +86,8 @@ cdef class Peer:
     cdef readonly bint is_removed  # no longer in the table; its holders may finish
     cdef void* idle               # the pool's: idle connections to this peer
     cdef uint32_t n_idle          # the pool's
+    cdef public uint32_t asked_counter   # numbers of its counters, 0: not named yet
+    cdef public uint32_t failed_counter
     cdef public object tls_session  # the dialer's: session to resume (proxy_ssl_session_reuse)
     cdef uint64_t zone_key(self, bytes upstream)
 
