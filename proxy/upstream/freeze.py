@@ -86,8 +86,10 @@ class Upstreams:
         except ValueError as error:
             raise block.error(str(error)) from None
 
-    def freeze_proxy(self, block: Block, target: Any) -> ProxySettings:
-        """What the proxy_… directives say in this location."""
+    def freeze_proxy(
+        self, block: Block, target: Any, upstream: Upstream | None = None
+    ) -> ProxySettings:
+        """What the proxy_… directives say in this location; upstream: who target is, if known."""
         s = ProxySettings()
         get = block.get
         if isinstance(target, VariableTarget):
@@ -99,7 +101,7 @@ class Upstreams:
                 get("resolver_timeout"),
             )
         else:
-            s.upstream = self.find(target, block)
+            s.upstream = upstream or self.find(target, block)
             s.is_tls = target.is_tls
             s.proxy_host = target.proxy_host.encode()
             s.proxy_port = target.proxy_port.encode()

@@ -1,0 +1,79 @@
+"""In a plan: an Upstream for every function, filled by table.py, and function_pass as settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from proxy.conf.report import ConfError
+from proxy.conf.values import Endpoint
+from proxy.functions._handler import FunctionHandler
+from proxy.functions.model import read_functions
+from proxy.upstream._balance import Upstream
+from proxy.upstream.directives import DEFAULT_FIELDS
+from proxy.upstream.proxy_pass import Target
+from proxy.variables._variables import compile as compile_text
+
+if TYPE_CHECKING:
+    from proxy.conf.inherit import Block
+    from proxy.upstream._settings import ProxySettings
+    from proxy.upstream.freeze import Upstreams
+
+KEPT = 64  # idle connections a worker keeps to all replicas of a function
+KEPT_MS = 4000  # a replica that is to be stopped is not held up by them for longer
+# What a function is told beyond the client's own fields; proxy_set_header overrides.
+FIELDS = {
+    "Host": "$host$is_request_port$request_port",
+    "Connection": "",
+    "X-Forwarded-For": "$proxy_add_x_forwarded_for",
+    "X-Forwarded-Proto": "$scheme",
+    "X-Forwarded-Host": "$host$is_request_port$request_port",
+    "X-Call-Id": "$call_id",
+    "X-Request-Id": "$function_request_id",
+}
+
+
+class Functions:
+    """All functions of a conf. upstreams: name → Upstream, empty until a table fills them."""
+
+    def __init__(self, model: Block) -> None:
+        self.models = read_functions(model)
+        self.upstreams = {name: make_upstream(name) for name in self.models}
+
+    def freeze(
+        self, block: Block, name: str, upstreams: Upstreams
+    ) -> tuple[FunctionHandler, ProxySettings]:
+        """What function_pass means in this location: bodies stream both ways, upgrades pass.
+
+        Raises ConfError for a function that nobody declared.
+        """
+        if name not in self.upstreams:
+            raise ConfError(name, f'function "{name}" is not declared')  # type: ignore[arg-type]
+        target = Target(f"http://{name}", False, Endpoint(name, 80), False, "", name, "80")
+        s = upstreams.freeze_proxy(block, target, self.upstreams[name])
+        s.is_buffered = block.get("proxy_buffering") if block.has("proxy_buffering") else False
+        if not block.has("proxy_request_buffering"):
+            s.is_request_buffered = False
+        s.passes_upgrade = True
+        s.set_fields(fields(block))
+        return FunctionHandler(str(name)), s
+
+
+def make_upstream(name: str) -> Upstream:
+    """No peers yet. Of two replicas taken at random the one with fewer requests is asked."""
+    return Upstream(
+        name.encode(),
+        method="random_two",
+        keepalive=KEPT,
+        keepalive_is_local=False,
+        keepalive_timeout_ms=KEPT_MS,
+    )
+
+
+def fields(block: Block) -> list[tuple[bytes, Any]]:
+    """(name, compiled value) of the request's fields that are ours."""
+    pairs = [(str(name), text) for name, text in block.get("proxy_set_header") or []]
+    given = {name.lower() for name, _ in pairs}
+    pairs += [it for it in FIELDS.items() if it[0].lower() not in given]
+    given |= {name.lower() for name in FIELDS}
+    pairs += [(name, "") for name in DEFAULT_FIELDS if name.lower() not in given]
+    return [(name.encode(), compile_text(text, block)) for name, text in pairs]

@@ -1,0 +1,60 @@
+"""Does a replica answer? Asked before it gets traffic, again and again, with longer pauses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from proxy.functions.directives import Ready
+
+ACCEPT_INTERVAL_S = 0.02
+ACCEPT_TIMEOUT_S = 1.0
+LINE_BYTES = 4096
+
+
+async def wait_ready(addresses: list[str], ready: Ready | None) -> str:
+    """The first of the addresses (`unix:PATH` or `HOST:PORT`) that answers well; asked after 1, 2,
+    4 … ms, then every `interval`. Without `ready` it is enough to accept a connection.
+
+    Runs until cancelled: the caller bounds it.
+    """
+    longest_s = ready.interval_ms / 1000 if ready else ACCEPT_INTERVAL_S
+    pause_s = 0.001
+    while True:
+        for address in addresses:
+            if await is_ready(address, ready):
+                return address
+        await asyncio.sleep(min(pause_s, longest_s))
+        pause_s *= 2
+
+
+async def is_ready(address: str, ready: Ready | None) -> bool:
+    """Ask once."""
+    try:
+        async with asyncio.timeout(ready.timeout_ms / 1000 if ready else ACCEPT_TIMEOUT_S):
+            return await _ask(address, ready.path if ready else "")
+    except (OSError, EOFError, ValueError):  # a timeout is an OSError
+        return False
+
+
+async def _ask(address: str, path: str) -> bool:
+    if address.startswith("unix:"):
+        reader, writer = await asyncio.open_unix_connection(address[5:], limit=LINE_BYTES)
+    else:
+        host, _, port = address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=LINE_BYTES)
+    try:
+        if not path:
+            return True
+        writer.write(
+            f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: headrace-ready\r\n"
+            "Connection: close\r\n\r\n".encode("ascii")
+        )
+        words = (await reader.readuntil(b"\n")).split(None, 2)
+        return len(words) >= 2 and words[0].startswith(b"HTTP/1.") and words[1][:1] in (b"2", b"3")
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
