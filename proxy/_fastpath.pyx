@@ -32,12 +32,14 @@ from proxy.content._files cimport answer_file, cut_ranges, try_files
 from proxy.content._redirect cimport complete_location, redirect_to_folder
 from proxy.content._settings cimport ContentSettings
 from proxy.engine._link cimport Link
+from proxy.engine._tls cimport Door, Session, Tls, begin_client, begin_server, plain
+from proxy.engine._tls_context cimport ServerTls
 from proxy.engine._wheel cimport Timed, Wheel, set_deadline
 from proxy.filters._access cimport (
     DECLINED, LET_IN, AccessSettings, ask_password, forget_challenge, judge_address, judge_answer,
     judge_password,
 )
-from proxy.filters._headers cimport add_fields, add_trailers
+from proxy.filters._headers cimport add_fields, add_trailers, expect_trailers
 from proxy.limits._admit cimport LimitSettings, check_reqs, give_conns, take_conns
 from proxy.observe._counters cimport Block, Counters, count, count_request
 from proxy.observe._log cimport write_logs

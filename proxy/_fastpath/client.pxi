@@ -19,7 +19,7 @@ cdef class Listener:
     cdef public Server default_server
     cdef public bint is_tls
     cdef public bint is_proxied       # proxy_protocol: a PROXY header comes first
-    cdef public object tls            # ssl.SSLContext, or None
+    cdef public Door tls              # None: plain
     cdef public object factory
 
 
@@ -65,6 +65,8 @@ cdef class H1Stream(Stream):
         cdef int n
         if r.keep_alive:
             r.keep_alive = may_keep(c, r)
+        if r.location is not None and r.location.headers is not None:
+            expect_trailers(r)
         frame_answer(r, r.head.version)
         w.own_out(self)
         n = write_answer_head(r, w.out + w.out_n, OUT_BYTES - w.out_n)
@@ -224,6 +226,7 @@ cdef class ClientH1(Link):
     cdef PyObject* prev
     cdef uint8_t state
     cdef uint8_t is_feeding
+    cdef uint8_t is_misled        # plain HTTP where TLS is spoken
     cdef uint8_t was_silent       # cut by a timeout: close without lingering
     cdef uint8_t is_interim_sent
     cdef char* held
@@ -250,8 +253,7 @@ cdef class ClientH1(Link):
         self.client.is_tls = not self.is_plain
         self.client.accepted_ms = clock.now_ms
         self.client.open(self.fd)
-        if not self.is_plain:
-            self.client.tls = self.transport.get_extra_info("ssl_object")
+        self.client.tls = self.tls
         w.add_client(self)
         set_deadline(w.wheel, self, clock.now_ms + self.listener.default_server.head_timeout_ms)
 
@@ -260,8 +262,35 @@ cdef class ClientH1(Link):
     def buffer_updated(self, Py_ssize_t n):
         cdef Worker w = self.w
         tick()
-        self.take(w.buf, <uint32_t>n)
+        if self.tls is None:
+            self.take(w.buf, <uint32_t>n)
+        else:
+            self.take_sealed(w.buf, <uint32_t>n)
         w.settle()
+
+    cdef void take_sealed(self, char* p, uint32_t n) noexcept:
+        """Through TLS; a client that speaks plain HTTP here is understood, and told so (497)."""
+        cdef Py_ssize_t got
+        cdef bint was_ready = self.tls.is_ready
+        if not self.tls.is_begun and p[0] != 0x16 and not p[0] & 0x80:
+            self.tls = None
+            self.client.tls = None
+            self.client.is_tls = False
+            self.is_plain = self.is_misled = True
+            self.take(p, n)
+            return
+        got = self.unseal(p, n)
+        if got < 0:
+            self.cut()
+            return
+        if self.tls.is_ready and not was_ready:
+            set_deadline(self.w.wheel, self,
+                         clock.now_ms + self.listener.default_server.head_timeout_ms)
+        if got:
+            self.take(plain, <uint32_t>got)
+        if self.tls.is_ended and not self.is_ended and not self.is_closing:
+            self.is_ended = True
+            self.on_ended()
 
     cdef void take(self, char* p, uint32_t n) noexcept:
         cdef uint32_t used

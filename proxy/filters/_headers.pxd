@@ -37,5 +37,7 @@ cdef class HeaderSettings:
 
 # Before the head of an answer goes out: its fields. 0 or a fault.
 cdef int add_fields(Request r) noexcept
+# Only a chunked body carries trailers: is this answer to be one? For who has r.location.headers.
+cdef void expect_trailers(Request r) noexcept
 # Before the last chunk goes out: its trailers. 0 or a fault.
 cdef int add_trailers(Request r) noexcept

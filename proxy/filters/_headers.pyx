@@ -8,7 +8,6 @@ from libc.string cimport memcpy, memset
 
 from proxy.base._arena cimport copy, take
 from proxy.base._clock cimport clock
-from proxy.base._request cimport OutField
 from proxy.base.head cimport *
 from proxy.base.span cimport Str, of_bytes, text, to_bytes
 from proxy.base.verdict cimport NO_MEMORY
@@ -94,20 +93,24 @@ cdef int add_fields(Request r) noexcept:
             rc = add_one(r, line, copy(&r.arena, value))
         if rc < 0:
             return rc
-    if s.trailers and r.length >= 0 and r.head.version >= 11 and r.location.chunked_ok and (
-            r.head.method != M_HEAD and r.status not in (204, 304)):
-        for line in s.trailers:
-            if is_plain or line.is_always:
-                r.length = -1                # only a chunked body carries trailers
-                break
     return 0
+
+
+cdef void expect_trailers(Request r) noexcept:
+    cdef Line line
+    if r.length < 0 or r.head.version < 11 or not r.location.chunked_ok or (
+            r.head.method == M_HEAD or r.status == 204 or r.status == 304):
+        return
+    for line in (<HeaderSettings>r.location.headers).trailers:
+        if line.is_always or is_plain_status(r.status):
+            r.length = -1
+            return
 
 
 cdef int add_trailers(Request r) noexcept:
     cdef HeaderSettings s
     cdef Line line
     cdef Str value
-    cdef OutField* grown
     cdef bint is_plain
     cdef int rc
     if r.location is None or r.location.headers is None:
@@ -116,23 +119,14 @@ cdef int add_trailers(Request r) noexcept:
     if not s.trailers:
         return 0
     is_plain = is_plain_status(r.status)
-    grown = <OutField*>take(&r.arena, (r.n_trailers + len(s.trailers)) * sizeof(OutField))
-    if grown == NULL:
-        return NO_MEMORY
-    if r.n_trailers:
-        memcpy(grown, r.trailers, r.n_trailers * sizeof(OutField))
-    r.trailers = grown
     for line in s.trailers:
         if not is_plain and not line.is_always:
             continue
         rc = evaluate(line.value, r, &value)
         if rc < 0:
             return rc
-        if value.n:
-            r.trailers[r.n_trailers].name = of_bytes(line.name)
-            r.trailers[r.n_trailers].value = copy(&r.arena, value)
-            r.trailers[r.n_trailers].id = 0
-            r.n_trailers += 1
+        if value.n and r.add_trailer(of_bytes(line.name), copy(&r.arena, value)) == NULL:
+            return NO_MEMORY
     return 0
 
 
