@@ -21,6 +21,8 @@ cdef class LimitSettings:
     cdef public uint16_t worker       # whose ledger
     cdef public list req_counters     # numbers of the counters by limit_req_status, or empty
     cdef public list conn_counters
+    cdef public list req_zones        # their names, bytes
+    cdef public list conn_zones
 
 
 # GO; LIMITED (r.status is the answer's); another fault.

@@ -3,7 +3,10 @@
 
 from libc.stdint cimport uint32_t
 
+from libc.stdio cimport snprintf
+
 from proxy.base._clock cimport clock
+from proxy.base._report cimport report_text
 from proxy.base.span cimport Str
 from proxy.base.verdict cimport GO, LIMITED
 from proxy.limits._conn cimport (
@@ -42,6 +45,7 @@ cdef int take_conns(LimitSettings s, Request r) noexcept:
     rc = limit_conn_take_all(<ConnLimits>s.conns, keys, s.worker, r.main.conns, &which)
     if rc == CONN_REJECTED or rc == CONN_NO_ROOM:
         r.main.limit_conn_status = CONN_REJECTED_DRY_RUN if s.conn_dry_run else CONN_REJECTED
+        report_conn(s, r, which)
         if s.conn_dry_run:
             return GO
         r.status = <unsigned short>s.conn_status
@@ -72,6 +76,8 @@ cdef int check_reqs(LimitSettings s, Request r, uint64_t* delay_ms) noexcept:
     if rc < 0:
         return rc
     rc = limit_req_check_all(<ReqLimits>s.reqs, keys, clock.now_ms, delay_ms, &excess, &which)
+    if rc == REQ_REJECTED or rc == REQ_NO_ROOM or rc == REQ_DELAYED:
+        report_req(s, r, rc == REQ_DELAYED, excess, which)
     if s.req_dry_run:
         delay_ms[0] = 0
         r.main.limit_req_status = <unsigned char>dry_run_of(rc)
@@ -81,3 +87,37 @@ cdef int check_reqs(LimitSettings s, Request r, uint64_t* delay_ms) noexcept:
         r.status = <unsigned short>s.req_status
         return LIMITED
     return GO
+
+
+# What is refused or held back is told, at the level that limit_…_log_level says; a delay
+# one level lower (nginx: ngx_http_limit_req_module, ngx_http_limit_conn_module).
+
+cdef enum:
+    WORDS = 384           # a zone's name takes 255 bytes of it at most
+
+
+cdef void report_req(LimitSettings s, Request r, bint is_delay, uint32_t excess,
+                     uint32_t which) noexcept:
+    cdef char[WORDS] words
+    cdef bytes zone
+    try:
+        zone = s.req_zones[which]
+    except Exception:
+        return
+    snprintf(words, WORDS, "%s%s, excess: %u.%03u%s by zone \"%.255s\"",
+             <const char*>(b"delaying request" if is_delay else b"limiting requests"),
+             <const char*>(b", dry run" if s.req_dry_run else b""), excess // 1000,
+             excess % 1000, <const char*>(b"," if is_delay else b""), <const char*>zone)
+    report_text(s.req_level + is_delay, r, words)
+
+
+cdef void report_conn(LimitSettings s, Request r, uint32_t which) noexcept:
+    cdef char[WORDS] words
+    cdef bytes zone
+    try:
+        zone = s.conn_zones[which]
+    except Exception:
+        return
+    snprintf(words, WORDS, "limiting connections%s by zone \"%.255s\"",
+             <const char*>(b", dry run" if s.conn_dry_run else b""), <const char*>zone)
+    report_text(s.conn_level, r, words)

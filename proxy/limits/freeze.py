@@ -52,9 +52,11 @@ class Limiters:
         s.req_level = LEVELS[block.get("limit_req_log_level")]
         if conns:
             s.conns = ConnLimits([(self.attached[it.zone], it.number) for it in conns])
+            s.conn_zones = [it.zone.encode() for it in conns]
             s.conn_keys = [self.key(it.zone, block) for it in conns]
         if reqs:
             s.reqs = ReqLimits([(self.attached[it.zone], it.burst, it.delay) for it in reqs])
+            s.req_zones = [it.zone.encode() for it in reqs]
             s.req_keys = [self.key(it.zone, block) for it in reqs]
         return s
 
