@@ -18,6 +18,7 @@ from proxy.content import freeze as content_freeze
 from proxy.engine.listen import addresses
 from proxy.filters.access import freeze_access
 from proxy.filters.headers import freeze_headers
+from proxy.functions.freeze import Functions
 from proxy.limits.freeze import Limiters
 from proxy.observe.freeze import Logs
 from proxy.observe.numbers import Numbers
@@ -56,6 +57,7 @@ class Plan:
         self.logs = Logs()
         self.numbers = Numbers(seat.shared if seat else None)
         self.upstreams: upstream_freeze.Upstreams | None = None
+        self.functions = Functions(model)
         set_limits(model.get("pcre_match_limit"), 1000)
         begin_variables(model)
         for http in model.find("http"):
@@ -183,10 +185,21 @@ class Plan:
         if page is not None:
             location.handler, location.handler_kind = page, HANDLE_PYTHON
             return
-        target = block.own("proxy_pass")
-        if target is None and outer is not None and outer.handler_kind == HANDLE_PROXY:
+        target, name = block.own("proxy_pass"), block.own("function_pass")
+        if target is not None and name is not None:
+            raise block.error('"proxy_pass" and "function_pass" exclude each other')
+        if (
+            target is None
+            and name is None
+            and outer is not None
+            and outer.handler_kind == HANDLE_PROXY
+        ):
             target = outer.block.own("proxy_pass")
-        if target is not None:
+            name = outer.block.own("function_pass")
+        if name is not None:
+            location.handler, location.proxy = self.functions.freeze(block, name, self.upstreams)
+            location.handler_kind = HANDLE_PROXY
+        elif target is not None:
             location.proxy = self.upstreams.freeze_proxy(block, target)
             location.handler_kind = HANDLE_PROXY
 

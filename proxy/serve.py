@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
 import os
 import resource
@@ -12,12 +14,15 @@ import uvloop
 
 from proxy import plan
 from proxy._fastpath import Worker
+from proxy.functions.table import Table
 from proxy.observe.error_log import WARN
 from proxy.process import seat as orders
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
     from proxy.process.seat import Seat
+
+TABLE_LIMIT_S = 1.0  # for the controller, which may be starting itself
 
 
 class Serving:
@@ -39,6 +44,7 @@ class Serving:
         self.logs = made.logs
         self.logs.open(self.loop.call_later, self.seat.error_log)
         self.worker.count_in(made.numbers.counters)
+        self.loop.run_until_complete(self.follow_functions(made))
         self.loop.run_until_complete(self.open(made))
         self.follow_names(made)
         self.loop.add_reader(self.seat.control_fd, self.on_order)
@@ -50,6 +56,16 @@ class Serving:
         finally:
             self.logs.close()
             self.loop.close()
+
+    async def follow_functions(self, made: plan.Plan) -> None:
+        """Learn where the functions' replicas are, before the first request if that is soon."""
+        upstreams = made.functions.upstreams
+        if not upstreams or not self.seat.controller_path:
+            return
+        table = Table(upstreams, self.seat.controller_path)
+        self.followers.append(self.loop.create_task(table.follow()))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(table.is_whole.wait(), TABLE_LIMIT_S)
 
     async def open(self, made: plan.Plan) -> None:
         """Accept on every address of the seat that the plan knows."""
