@@ -40,6 +40,7 @@ from proxy.filters._access cimport (
     judge_password,
 )
 from proxy.filters._headers cimport add_fields, add_trailers, expect_trailers
+from proxy.functions._handler cimport answer_unready
 from proxy.limits._admit cimport LimitSettings, check_reqs, give_conns, take_conns
 from proxy.observe._counters cimport Block, Counters, count, count_request
 from proxy.observe._log cimport write_logs

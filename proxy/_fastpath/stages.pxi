@@ -290,6 +290,8 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     p = pick(u, t, key.p, key.n, clock.now_ms)
     if p is None:
         r.add_attempt(of_bytes(u.name))
+        if r.location.handler is not None and u.primary.n == 0:
+            return answer_unready(r)             # a function: it may be asleep
         return NO_LIVE_UPSTREAM
     if r.add_attempt(of_bytes(p.name)) == NULL:
         on_released(u, p, NULL, PEER_OK, clock.now_ms)
