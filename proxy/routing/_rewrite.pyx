@@ -339,9 +339,7 @@ cdef int give_back(Op* op, Request r) noexcept:
     if is_redirect or (op.status >= 400 and not op.flags & OP_HAS_TEXT):
         r.status = op.status
         return REWRITE_STATUS
-    # inside error_page the error's status stays, whatever its page returns
-    if not r.is_error_page or r.status == 0:
-        r.status = op.status
+    r.status = op.status
     r.text = answer
     return DONE
 
