@@ -8,6 +8,7 @@ DECLARING = (
     "proxy.process.directives",
     "proxy.engine.listen",
     "proxy.engine.directives",
+    "proxy.engine.tls",
     "proxy.variables.directives",
     "proxy.routing.directives",
     "proxy.routing.rewrite",

@@ -15,6 +15,7 @@ from proxy.base._request import Location, Server
 from proxy.base._shm import Zone
 from proxy.conf.report import ConfError
 from proxy.content import freeze as content_freeze
+from proxy.engine import tls
 from proxy.engine.listen import addresses
 from proxy.filters.access import freeze_access
 from proxy.filters.headers import freeze_headers
@@ -22,6 +23,7 @@ from proxy.functions.freeze import Functions
 from proxy.limits.freeze import Limiters
 from proxy.observe.freeze import Logs
 from proxy.observe.numbers import Numbers
+from proxy.routing._names import host_of
 from proxy.routing.location import build_tree, patterns_of
 from proxy.routing.rewrite import compile_rewrite
 from proxy.routing.server_name import build_names, names_of
@@ -61,7 +63,7 @@ class Plan:
         set_limits(model.get("pcre_match_limit"), 1000)
         begin_variables(model)
         for http in model.find("http"):
-            self.upstreams = upstream_freeze.Upstreams(http, self.resolver_of)
+            self.upstreams = upstream_freeze.Upstreams(http, self.resolver_of, tls.make_client)
             if seat is not None:
                 self.upstreams.share(upstream_zones(http, seat))
             for block in http.find("server"):
@@ -76,6 +78,8 @@ class Plan:
             listener.names = names
             listener.default_server = default
             listener.is_tls = address.is_ssl
+            if address.is_ssl:
+                listener.tls = tls_door(address, [it for _, it in pairs], default, names)
             listener.is_proxied = address.is_proxy_protocol
             self.listeners[address.key] = listener
             for pattern in names.all_patterns:
@@ -111,6 +115,7 @@ class Plan:
         server.head_bytes = count * size
         server.first_bytes = block.get("client_header_buffer_size")
         server.head_timeout_ms = block.get("client_header_timeout")
+        server.tls = tls.freeze_server(block)
         server.locations = build_tree(block, lambda inner: self.freeze_location(inner, server))
         server.settings = server.locations.settings
         for pattern in patterns_of(server.locations):
@@ -204,6 +209,28 @@ class Plan:
             location.handler_kind = HANDLE_PROXY
 
 
+def tls_door(address: Any, servers: list[Server], default: Server, names: Any) -> Any:
+    """TLS of a listen address. Raises ConfError where a certificate is missing, as nginx does:
+    the default server's stands in for those that have none."""
+    from proxy.engine._tls import Door
+
+    for server in (default, *servers) if default.tls.rejects else (default,):
+        if server.tls.context is None:
+            listens = server.block.own("listen") or ()
+            token = next((it.token for it in listens if it.is_ssl), server.block.token)
+            raise ConfError(
+                token, 'no "ssl_certificate" is defined for the "listen ... ssl" directive'
+            )
+
+    def find(name: bytes) -> Server | None:
+        try:
+            return names.find(host_of(name)[0])[0]
+        except ValueError:
+            return None
+
+    return Door(default.tls, find)
+
+
 def upstream_zones(http: Block, seat: Seat) -> dict[str, Zone]:
     """The zones that upstream blocks name, attached."""
     named = {zone.name for block in http.find("upstream") if (zone := block.own("zone"))}
@@ -256,4 +283,6 @@ def check(model: Block) -> None:
 
 def build(model: Block, seat: Seat) -> Plan:
     """The plan of a worker."""
+    if tls.SECRET_ZONE in seat.shared:
+        tls.share_secret(Zone.attach(seat.shared[tls.SECRET_ZONE]))
     return Plan(model, seat)

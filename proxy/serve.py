@@ -80,7 +80,7 @@ class Serving:
             sock = socket.socket(fileno=os.dup(fd))  # a pause closes this one, not the seat's
             self.servers.append(
                 await self.loop.create_server(
-                    self.worker.accept(listener), sock=sock, ssl=listener.tls
+                    self.worker.accept(listener), sock=sock
                 )
             )
 

@@ -637,9 +637,6 @@ cdef class ClientH1(Link):
                 r.keep_alive = False
                 self.w.on_client_gone(r)
                 self.close()
-            elif not self.is_plain:
-                self.w.on_client_gone(r)
-                self.close()
             else:
                 r.keep_alive = False
         else:

@@ -6,7 +6,7 @@ cdef int route(Worker w, Request r) noexcept:
     cdef int rc
     if r.server is None:
         rc = find_host(r)
-        if rc < 0:
+        if rc != 0:
             return rc
     if r.server.rewrite is not None:
         r.location = <Location>r.server.settings
@@ -65,6 +65,7 @@ cdef int find_host(Request r) noexcept:
     cdef uint32_t n
     cdef char* host
     cdef Str given
+    cdef int refused
     r.server = c.listener.default_server
     r.location = <Location>r.server.settings
     if r.method == M_TRACE or r.method == M_CONNECT:
@@ -87,6 +88,15 @@ cdef int find_host(Request r) noexcept:
     r.location = <Location>r.server.settings
     if r.captures.n and put_groups(r) < 0:
         return NO_MEMORY
+    if c.is_misled:
+        r.keep_alive = False
+        return PLAIN_ON_TLS
+    if c.tls is not None and r.server.tls is not None:
+        refused = c.tls.client_fault(<ServerTls>r.server.tls)
+        if refused:
+            r.status = <uint16_t>refused
+            r.keep_alive = False
+            return STATUS
     return read_target(r)
 
 

@@ -37,6 +37,7 @@ cdef class UpstreamH1(Link):
     cdef PyObject* lru_older
     cdef uint8_t state
     cdef uint8_t is_tls
+    cdef bytes tls_name           # whom its certificate must name
     cdef uint8_t is_counted       # among the worker's connections
     cdef uint8_t is_reused        # it answered a request before this one
     cdef uint8_t is_last          # close after this answer
@@ -114,14 +115,19 @@ cdef class UpstreamH1(Link):
         self.w.settle()
 
     cdef void on_made(self) noexcept:
-        cdef Request r = self.r
         tick()
         self.sock = None
         self.task = None
-        self.node.deadline_ms = 0
-        if r is not None and self.is_tls and not self.is_peer_right(r):
-            self.lose(UPSTREAM_REFUSED)
+        if self.tls is not None and self.r is not None:
+            set_deadline(self.w.wheel, self, clock.now_ms + self.s.connect_ms)
+            self.unseal(NULL, 0)                 # ClientHello
             return
+        self.begin()
+
+    cdef void begin(self) noexcept:
+        """Connected, and known to be the right one: the request may go."""
+        cdef Request r = self.r
+        self.node.deadline_ms = 0
         if r is None:                            # whoever wanted it has left
             self.state = U_OVER
             self.close()
@@ -133,14 +139,41 @@ cdef class UpstreamH1(Link):
         self.w.resume(r, GO)
         self.w.settle()
 
-    cdef bint is_peer_right(self, Request r) noexcept:
-        """proxy_ssl_verify: is it the one that we mean?"""
-        try:
-            self.s.check_peer(self.transport.get_extra_info("ssl_object"), self.s.tls,
-                              template_text(self.s.tls_name, r))
-        except Exception:
-            return False
-        return True
+    cdef begin_tls(self, Request r):
+        """A TLS of our side: the name that is verified and sent, the session that is resumed."""
+        cdef ProxySettings s = self.s
+        cdef Session session = None
+        name = template_text(s.tls_name, r)
+        sni = s.sent_name(s.tls, name) if s.tls_sni else None
+        self.tls_name = s.bare_name(name).encode("latin-1")
+        if s.tls.reuses:
+            session = self.peer.tls_session
+        self.tls = begin_client(s.tls.context, sni.encode("latin-1") if sni else None, session)
+
+    cdef void take_sealed(self, char* p, uint32_t n) noexcept:
+        cdef Py_ssize_t got = self.unseal(p, n)
+        if self.tls.session is not None:
+            self.peer.tls_session = self.tls.session
+            self.tls.session = None
+        if self.state == U_DIALING and got >= 0 and self.tls.is_ready and self.r is not None:
+            if self.s.tls_verify and not self.tls.is_peer_named(self.tls_name):
+                self.lose(UPSTREAM_REFUSED)
+                return
+            self.begin()
+        if got > 0 and not self.is_closing:
+            self.take(plain, <uint32_t>got)
+        if self.is_closing:
+            return
+        if self.tls.is_broken:
+            if self.state == U_DIALING:
+                self.peer.tls_session = None
+                self.lose(UPSTREAM_REFUSED)
+            else:
+                self.on_lost()
+                self.close()
+        elif self.tls.is_ended and not self.is_ended:
+            self.is_ended = True
+            self.on_ended()
 
     # ---------------------------------------------------------------- the request goes out
 
@@ -198,7 +231,10 @@ cdef class UpstreamH1(Link):
 
     def buffer_updated(self, Py_ssize_t n):
         tick()
-        self.take(self.w.buf, <uint32_t>n)
+        if self.tls is None:
+            self.take(self.w.buf, <uint32_t>n)
+        else:
+            self.take_sealed(self.w.buf, <uint32_t>n)
         self.w.settle()
 
     cdef void take(self, char* p, uint32_t n) noexcept:
@@ -553,13 +589,9 @@ cdef void keep_trailers(Request r, Chunked* c) noexcept:
 async def open_transport(UpstreamH1 u, ProxySettings s, Request r):
     """Give the connected socket to the loop, with TLS where the conf says so."""
     try:
-        if not u.is_tls:
-            await u.w.loop.create_connection(lambda: u, sock=u.sock)
-            return
-        name = template_text(s.tls_name, r)
-        await u.w.loop.create_connection(
-            lambda: u, sock=u.sock, ssl=s.tls.context, server_hostname=s.sent_name(s.tls, name) or "",
-            ssl_handshake_timeout=s.connect_ms / 1000)
+        if u.is_tls:
+            u.begin_tls(r)
+        await u.w.loop.create_connection(lambda: u, sock=u.sock)
     except (OSError, EOFError):
         u.on_dial_failed()
 

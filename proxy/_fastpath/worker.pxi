@@ -113,6 +113,8 @@ cdef class Worker(Conductor):
             c.w = self
             c.view = self.view
             c.listener = listener
+            if listener.tls is not None:
+                c.tls = begin_server(listener.tls)
             return c
         return make
 

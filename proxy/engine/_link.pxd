@@ -1,16 +1,21 @@
 # Link: the bytes of one connection, plain or TLS. Nobody here speaks HTTP.
 #
+# TLS lies between the transport and the owner (tls is set before the connection is made):
+# the owner gives what came to `unseal`, which leaves plain bytes in _tls.plain.
+#
 # While nothing waits in the transport a plain Link writes by send(2) straight from our
 # memory; what the kernel did not take, and all after it until that is flushed, goes
 # through the transport, whose high-water mark is 0, so that is_blocked mirrors it.
 
 from libc.stdint cimport uint8_t
 
+from proxy.engine._tls cimport Tls
 from proxy.engine._wheel cimport Timed
 
 
 cdef class Link(Timed):
     cdef object transport
+    cdef Tls tls                  # None: plain
     cdef object view              # memoryview over the worker's shared read buffer
     cdef int fd                   # -1: closed
     cdef uint8_t is_plain
@@ -21,6 +26,10 @@ cdef class Link(Timed):
     cdef uint8_t is_shut          # we sent FIN
 
     cdef int write(self, const char* p, size_t n, const char* q, size_t m) noexcept
+    cdef int write_plain(self, const char* p, size_t n, const char* q, size_t m) noexcept
+    cdef int write_sealed(self, const char* p, size_t n, const char* q, size_t m) noexcept
+    cdef int send_sealed(self) noexcept
+    cdef Py_ssize_t unseal(self, const char* p, size_t n) noexcept
     cdef int hand_over(self, const char* p, size_t n, const char* q, size_t m) noexcept
     cdef void pause(self) noexcept
     cdef void unpause(self) noexcept

@@ -4,6 +4,12 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.string cimport memcpy, memset
 
+from proxy.engine._tls cimport sealed, sealed_n
+
+cdef enum:
+    SEAL_BYTES = 128 * 1024   # sealed at a time
+
+
 cdef extern from "<sys/socket.h>" nogil:
     enum:
         MSG_NOSIGNAL
@@ -31,12 +37,17 @@ cdef class Link(Timed):
 
     cdef int write(self, const char* p, size_t n, const char* q, size_t m) noexcept:
         """p then q. 0: the kernel took all; 1: the rest waits (on_drained comes); -1: gone."""
+        if self.tls is not None:
+            return self.write_sealed(p, n, q, m)
+        return self.write_plain(p, n, q, m)
+
+    cdef int write_plain(self, const char* p, size_t n, const char* q, size_t m) noexcept:
         cdef ssize_t sent
         cdef iovec parts[2]
         cdef msghdr message
         if self.is_closing or self.fd < 0:
             return -1
-        if not self.is_plain or self.is_blocked:
+        if self.is_blocked:
             return self.hand_over(p, n, q, m)
         while True:
             if m == 0:
@@ -62,6 +73,45 @@ cdef class Link(Timed):
         if <size_t>sent >= n:
             return self.hand_over(q + (<size_t>sent - n), m - (<size_t>sent - n), NULL, 0)
         return self.hand_over(p + sent, n - <size_t>sent, q, m)
+
+    cdef int write_sealed(self, const char* p, size_t n, const char* q, size_t m) noexcept:
+        cdef size_t k
+        cdef int rc = 0
+        if self.is_closing or self.fd < 0:
+            return -1
+        if n > SEAL_BYTES or n + m > SEAL_BYTES:
+            while n:
+                k = n if n < SEAL_BYTES else SEAL_BYTES
+                if self.tls.seal(p, k, NULL, 0) < 0 or self.send_sealed() < 0:
+                    return -1
+                p += k
+                n -= k
+            while m:
+                k = m if m < SEAL_BYTES else SEAL_BYTES
+                if self.tls.seal(q, k, NULL, 0) < 0 or self.send_sealed() < 0:
+                    return -1
+                q += k
+                m -= k
+            return self.is_blocked
+        rc = self.tls.seal(p, n, q, m)
+        if self.send_sealed() < 0:
+            return -1
+        return rc if rc < 0 else self.is_blocked
+
+    cdef int send_sealed(self) noexcept:
+        """What TLS wants to be sent. 0, 1 blocked, -1 gone."""
+        cdef size_t n = sealed_n
+        global sealed_n
+        sealed_n = 0
+        if n == 0:
+            return self.is_blocked
+        return self.write_plain(sealed, n, NULL, 0)
+
+    cdef Py_ssize_t unseal(self, const char* p, size_t n) noexcept:
+        """What came over the wire; bytes in _tls.plain, -1: TLS is broken (alerts are sent)."""
+        cdef Py_ssize_t got = self.tls.read(p, n)
+        self.send_sealed()
+        return got
 
     cdef int hand_over(self, const char* p, size_t n, const char* q, size_t m) noexcept:
         cdef bytes b = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(n + m))
@@ -91,6 +141,9 @@ cdef class Link(Timed):
     cdef void close(self) noexcept:
         """What was written still goes out."""
         if not self.is_closing:
+            if self.tls is not None:
+                self.tls.finish()
+                self.send_sealed()
             self.is_closing = True
             self.fd = -1
             if self.transport is not None:
@@ -114,6 +167,9 @@ cdef class Link(Timed):
         """FIN after what was written; reading goes on."""
         if not self.is_shut and not self.is_closing and self.transport is not None:
             self.is_shut = True
+            if self.tls is not None:
+                self.tls.finish()
+                self.send_sealed()
             if self.transport.can_write_eof():
                 self.transport.write_eof()
 
@@ -133,21 +189,19 @@ cdef class Link(Timed):
 
     def connection_made(self, transport):
         self.transport = transport
-        self.is_plain = transport.get_extra_info("sslcontext") is None
+        self.is_plain = self.tls is None
         self.fd = transport.get_extra_info("socket").fileno()
-        if self.is_plain:
-            transport.set_write_buffer_limits(0)
-        else:
-            transport.set_write_buffer_limits(1, 0)
+        transport.set_write_buffer_limits(0)
         self.on_made()
 
     def get_buffer(self, hint):
         return self.view
 
     def eof_received(self):
-        self.is_ended = True
-        self.on_ended()
-        return self.is_plain and not self.is_closing
+        if not self.is_ended:
+            self.is_ended = True
+            self.on_ended()
+        return not self.is_closing
 
     def connection_lost(self, error):
         self.is_closing = True

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from proxy.conf.directive import DIRECTIVES
 from proxy.conf.report import ConfError
 from proxy.engine.listen import Address, addresses
+from proxy.engine.tls import hold_files
 from proxy.observe.error_log import ERROR, LEVELS, ErrorLog
 from proxy.process.directives import User, default_user
 from proxy.process.zones import open_zones
@@ -55,6 +56,7 @@ class Generation:
         self.log = _open_log(model, options)
         try:
             _prepare_files(model, options, self.user)
+            hold_files(model)
             self.zones: dict[str, Any] = open_zones(model, before.zones if before else {})
         except BaseException:
             self.log.close()

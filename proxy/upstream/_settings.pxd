@@ -22,8 +22,8 @@ cdef class ProxySettings:
     cdef public Template url              # proxy_pass with variables, or None
     cdef public bint is_tls
     cdef public object tls                # tls.TlsSettings for the peer, or None
-    cdef public object sent_name          # tls.sent_name and check_peer: policy, as callables
-    cdef public object check_peer
+    cdef public object sent_name          # tls.sent_name and bare_name: policy, as callables
+    cdef public object bare_name
     cdef public Template tls_name
     cdef public bint tls_verify
     cdef public bint tls_sni

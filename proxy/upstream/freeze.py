@@ -39,8 +39,14 @@ OBEYED = ("X-Accel-Redirect", "X-Accel-Limit-Rate", "X-Accel-Buffering", "X-Acce
 class Upstreams:
     """All upstreams of an http block, by lower-case name; implicit ones are made when asked for."""
 
-    def __init__(self, http: Block, resolver_of: Callable[[Any], Resolver | None]) -> None:
+    def __init__(
+        self,
+        http: Block,
+        resolver_of: Callable[[Any], Resolver | None],
+        make_context: Callable[[Block], Any] = lambda _block: None,
+    ) -> None:
         self.resolver_of = resolver_of
+        self.make_context = make_context
         self.named: dict[str, Upstream] = {}
         self.implicit: dict[str, Upstream] = {}
         self.settings: dict[str, UpstreamSettings] = {}
@@ -111,9 +117,9 @@ class Upstreams:
         if s.is_tls or isinstance(target, VariableTarget):
             tls = self.tls_contexts().find(block)
             s.tls = tls
-            from proxy.upstream.tls import check_peer, sent_name
+            from proxy.upstream.tls import bare_name, sent_name
 
-            s.sent_name, s.check_peer = sent_name, check_peer
+            s.sent_name, s.bare_name = sent_name, bare_name
             s.tls_name = compile_text(tls.name, block)
             s.tls_verify = tls.verifies
             s.tls_sni = tls.sends_name
@@ -156,11 +162,11 @@ class Upstreams:
         return s
 
     def tls_contexts(self) -> TlsContexts:
-        """Made when first asked for: few confs need it, and ssl loads slowly."""
+        """Made when first asked for: few confs need it."""
         if self.contexts is None:
             from proxy.upstream.tls import TlsContexts
 
-            self.contexts = TlsContexts()
+            self.contexts = TlsContexts(self.make_context)
         return self.contexts
 
     def template(self, block: Block, name: str) -> Any:

@@ -1,0 +1,40 @@
+# Context: certificates, keys and rules of one server block or of one way to an upstream.
+
+from cython cimport final
+from libc.stdint cimport uint8_t, uint64_t
+
+from proxy.engine._openssl cimport SSL, SSL_CTX, SSL_SESSION
+
+cdef enum:
+    MAX_TICKET_KEYS = 8
+
+
+cdef struct TicketKey:
+    unsigned char[16] name
+    unsigned char[32] aes
+    unsigned char[32] hmac
+    uint8_t aes_n             # 16 or 32; the same count of hmac is used
+
+
+@final
+cdef class Context:
+    cdef SSL_CTX* ctx
+    cdef TicketKey[8] keys
+    cdef uint8_t n_keys       # 0: derived from the secret that all workers share
+    cdef uint64_t epoch
+    cdef readonly bint is_server
+
+    cdef TicketKey* find_key(self, const unsigned char* name) noexcept
+
+
+@final
+cdef class ServerTls:
+    """What a server block says of TLS; hangs on Server.tls."""
+    cdef public Context context       # None: the default server's is used
+    cdef public int verify            # 0 off, 1 on, 2 optional, 3 optional_no_ca
+    cdef public bint rejects          # ssl_reject_handshake
+    cdef public object rules          # equal where client certificates are verified alike
+
+
+cdef int ssl_index                    # ex_data of an SSL: PyObject* of its Tls, borrowed
+cdef object why()                     # what OpenSSL has to say, as text

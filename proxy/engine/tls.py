@@ -1,0 +1,339 @@
+"""TLS of servers (ssl_…) and towards upstreams (proxy_ssl_…): directives, and contexts of them.
+
+`freeze_server(block)` gives what hangs on Server.tls, `make_client(block)` a context to dial
+with; both raise ConfError. `hold_files(model)` reads the files that the conf names while the
+process may: workers make their contexts after they gave up the rights of the master.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from proxy.conf.directive import HTTP, SERVER, directive
+from proxy.conf.report import ConfError
+from proxy.conf.values import (
+    Enum,
+    Flag,
+    Int,
+    Rest,
+    Seconds,
+    Size,
+    Text,
+    Word,
+    read_int,
+    read_size,
+)
+
+if TYPE_CHECKING:
+    from proxy.conf.inherit import Block
+    from proxy.conf.lexer import Token
+    from proxy.engine._tls_context import Context, ServerTls
+
+BOTH = HTTP | SERVER
+VERIFY = {"off": 0, "on": 1, "optional": 2, "optional_no_ca": 3}
+SESSION_BYTES = 256  # of ssl_session_cache shared: nginx says 4000 sessions a megabyte
+SESSION_BUILTIN = 20480  # OpenSSL's own default
+SECRET_ZONE = "tls secret"
+SECRET_BYTES = 64 * 1024
+HELD = frozenset(
+    prefix + name
+    for prefix in ("ssl_", "proxy_ssl_")
+    for name in (
+        "certificate", "certificate_key", "client_certificate", "crl", "dhparam",
+        "password_file", "session_ticket_key", "trusted_certificate",
+    )
+)  # fmt: skip
+files: dict[str, bytes] = {}
+
+
+def read_session_cache(args: list[Token], _block: Block) -> tuple[str, int]:
+    """("off" | "none" | "kept", sessions that a worker keeps)."""
+    kind, count = "none", 0
+    for token in args:
+        name, _, rest = token.partition(":")
+        if token in ("off", "none"):
+            kind = str(token)
+        elif name == "builtin":
+            number = read_int(rest) if rest else SESSION_BUILTIN
+            if not number:
+                raise ConfError(token, f'invalid session cache "{token}"')
+            kind, count = "kept", max(count, number)
+        elif name == "shared":
+            zone, _, text = rest.partition(":")
+            size = read_size(text) if text else None
+            if not zone or (text and size is None):
+                raise ConfError(token, f'invalid session cache "{token}"')
+            if size is not None and size < 8 * 4096:
+                raise ConfError(token, f'session cache "{token}" is too small')
+            kind, count = "kept", max(count, (size or 0) // SESSION_BYTES or 1024)
+        else:
+            raise ConfError(token, f'invalid session cache "{token}"')
+    return kind, count
+
+
+# fmt: off
+directive("ssl_certificate", BOTH, Text(), many=True,
+          doc="A certificate with its chain, in PEM; more than once for several kinds of key.")
+directive("ssl_certificate_key", BOTH, Text(), many=True,
+          doc="The key of the certificate that stands at the same place.")
+directive("ssl_password_file", BOTH, Word(), doc="Passwords of the keys, one a line.")
+directive("ssl_protocols", BOTH,
+          Rest(Enum("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")),
+          default="TLSv1.2 TLSv1.3", doc="The TLS versions that are spoken.")
+directive("ssl_ciphers", BOTH, Word(), default="HIGH:!aNULL:!MD5",
+          doc="The cipher suites of TLS 1.2 and below, as OpenSSL writes them.")
+directive("ssl_prefer_server_ciphers", BOTH, Flag(), default="off",
+          doc="Chooses the cipher suite by our order, not by the client's.")
+directive("ssl_ecdh_curve", BOTH, Word(), default="auto",
+          doc="The curves that are offered, with colons between; auto is OpenSSL's own list.")
+directive("ssl_dhparam", BOTH, Word(), doc="Parameters for DHE cipher suites, in PEM.")
+directive("ssl_conf_command", BOTH, Word(), Word(), many=True,
+          doc="A command of OpenSSL's own configuration.")
+directive("ssl_session_cache", BOTH, read=read_session_cache, most=2, default=("none", 0),
+          syntax="off | none | [builtin[:size]] [shared:name:size]",
+          doc="Where sessions without tickets are kept: in each worker.")
+directive("ssl_session_timeout", BOTH, Seconds(), default="5m",
+          doc="How long a session can be resumed.")
+directive("ssl_session_tickets", BOTH, Flag(), default="on",
+          doc="Resumes sessions by tickets, on any worker and over reloads.")
+directive("ssl_session_ticket_key", BOTH, Word(), many=True,
+          doc="A file of 48 or 80 random bytes that seals tickets; those after the first only "
+              "open them. Without one they are sealed with keys that change by themselves.")
+directive("ssl_buffer_size", BOTH, Size(), default="16k",
+          doc="Kept for nginx's sake: an answer is sealed in records of up to 16k.")
+directive("ssl_verify_client", BOTH, Enum("off", "on", "optional", "optional_no_ca"),
+          default="off", doc="Asks clients for a certificate and verifies it.")
+directive("ssl_verify_depth", BOTH, Int(), default="1",
+          doc="How many certificates may stand between a client's and a trusted one.")
+directive("ssl_client_certificate", BOTH, Word(),
+          doc="The authorities that clients' certificates may come from; clients are told them.")
+directive("ssl_trusted_certificate", BOTH, Word(),
+          doc="More authorities that are trusted, which clients are not told.")
+directive("ssl_crl", BOTH, Word(), doc="Client certificates that are revoked, in PEM.")
+directive("ssl_reject_handshake", BOTH, Flag(), default="off",
+          doc="Ends handshakes for the names of this server.")
+# fmt: on
+
+
+# ---------------------------------------------------------------- files
+
+
+def hold_files(model: Block) -> None:
+    """Read what the conf names, before rights are given up; what cannot be read is told later."""
+    files.clear()
+    waiting = [model]
+    while waiting:
+        block = waiting.pop()
+        waiting += block.blocks
+        for it in block.statements:
+            if it.name in HELD and it.args and "$" not in it.args[0]:
+                path = block.conf_path(it.args[0])
+                try:
+                    with open(path, "rb") as file:
+                        files[path] = file.read()
+                except OSError:
+                    continue
+
+
+def secret_zone(model: Block) -> dict[str, tuple[int, str]]:
+    """The zone whose birth gives the tickets' keys (process.zones.SOURCES)."""
+    servers = [server for http in model.find("http") for server in http.find("server")]
+    if any(it.is_ssl for server in servers for it in server.own("listen") or ()):
+        return {SECRET_ZONE: (SECRET_BYTES, "other")}
+    return {}
+
+
+def share_secret(zone: Any) -> None:
+    """In a worker: tickets are sealed with keys that all workers derive from this zone."""
+    from proxy.engine import _tls_context
+
+    _tls_context.share_secret(zone)
+
+
+def _content(block: Block, name: str, what: str) -> bytes:
+    """The bytes of a file that the conf names (or of `data:…`). Raises ConfError: what failed."""
+    if name.startswith("data:"):
+        return name[5:].encode()
+    path = block.conf_path(name)
+    try:
+        if path not in files:
+            with open(path, "rb") as file:
+                return file.read()
+        return files[path]
+    except OSError as error:
+        reason = f"{error.errno}: {os.strerror(error.errno or 0)}"
+        raise block.error(f'{what} "{path}": BIO_new_file() failed ({reason})') from None
+
+
+def _passwords(block: Block, name: str | None) -> list[bytes]:
+    if not name:
+        return []
+    path = block.conf_path(name)
+    try:
+        data = files[path] if path in files else open(path, "rb").read()  # noqa: SIM115
+    except OSError as error:
+        raise block.error(f'open() "{path}" failed ({error.errno}: {error.strerror})') from None
+    return [line.rstrip(b"\r") for line in data.split(b"\n") if line]
+
+
+# ---------------------------------------------------------------- contexts
+
+
+def freeze_server(block: Block) -> ServerTls:
+    """What a server block says of TLS. Raises ConfError for what cannot be held."""
+    from proxy.engine._tls_context import ServerTls
+
+    get = block.get
+    server = ServerTls()
+    server.verify = VERIFY[get("ssl_verify_client")]
+    server.rejects = get("ssl_reject_handshake")
+    certificates, keys = get("ssl_certificate"), get("ssl_certificate_key")
+    server.rules = None
+    if not certificates and not server.rejects:
+        return server
+    if len(keys) < len(certificates):
+        raise block.error(
+            f'no "ssl_certificate_key" is defined for certificate "{certificates[-1]}"'
+        )
+    server.rules = (
+        server.verify,
+        get("ssl_client_certificate"),
+        get("ssl_trusted_certificate"),
+        get("ssl_crl"),
+        get("ssl_verify_depth"),
+    )
+    server.context = _make_server(block, server)
+    return server
+
+
+def _make_server(block: Block, server: ServerTls) -> Context:
+    from proxy.engine._tls import prepare
+    from proxy.engine._tls_context import Context
+
+    get = block.get
+    context = Context(True)
+    prepare(context)
+    import hashlib  # few confs need it
+
+    identity = hashlib.sha256(b"HTTP")
+    try:
+        context.set_versions(get("ssl_protocols"))
+        context.set_ciphers(str(get("ssl_ciphers")), get("ssl_prefer_server_ciphers"))
+        passwords = _passwords(block, get("ssl_password_file"))
+        for pair in zip(get("ssl_certificate"), get("ssl_certificate_key"), strict=False):
+            identity.update(_add_certificate(context, block, *pair, passwords))
+        if server.verify not in (0, VERIFY["optional_no_ca"]) and not (
+            get("ssl_client_certificate") or get("ssl_trusted_certificate")
+        ):
+            raise block.error(
+                "no ssl_client_certificate or ssl_trusted_certificate for ssl_verify_client"
+            )
+        if server.verify:
+            context.verify_peer()
+        context.set_depth(get("ssl_verify_depth"))
+        for name, is_named in (("ssl_client_certificate", True), ("ssl_trusted_certificate", False)):
+            if get(name) and (server.verify or not is_named):
+                identity.update(_add_authorities(context, block, get(name), is_named))
+        if get("ssl_crl"):
+            _add_authorities(context, block, get("ssl_crl"))
+            context.check_revoked()
+        if get("ssl_dhparam"):
+            context.set_dhparam(_content(block, get("ssl_dhparam"), "cannot load DH parameters"))
+        if get("ssl_ecdh_curve") != "auto":
+            context.set_curves(str(get("ssl_ecdh_curve")))
+        kind, count = get("ssl_session_cache")
+        context.keep_sessions(
+            identity.digest(),
+            get("ssl_session_timeout"),
+            kind == "off",
+            count,
+            get("ssl_session_tickets"),
+            [_ticket_key(block, name) for name in get("ssl_session_ticket_key")],
+        )
+        for name, value in get("ssl_conf_command"):
+            context.command(str(name), str(value))
+    except ValueError as error:
+        raise block.error(str(error)) from None
+    return context
+
+
+def make_client(block: Block) -> Context:
+    """A context to dial upstreams with, as the proxy_ssl_… directives say. Raises ConfError."""
+    from proxy.engine._tls import prepare
+    from proxy.engine._tls_context import Context
+
+    get = block.get
+    context = Context(False)
+    prepare(context)
+    try:
+        context.set_versions(get("proxy_ssl_protocols"))
+        context.set_ciphers(str(get("proxy_ssl_ciphers")))
+        certificate, key = get("proxy_ssl_certificate"), get("proxy_ssl_certificate_key")
+        if certificate:
+            if not key:
+                raise block.error(
+                    f'no "proxy_ssl_certificate_key" is defined for certificate "{certificate}"'
+                )
+            passwords = _passwords(block, get("proxy_ssl_password_file"))
+            _add_certificate(context, block, certificate, key, passwords)
+        if get("proxy_ssl_verify"):
+            if not get("proxy_ssl_trusted_certificate"):
+                raise block.error("no proxy_ssl_trusted_certificate for proxy_ssl_verify")
+            context.verify_peer()
+            context.set_depth(get("proxy_ssl_verify_depth"))
+            _add_authorities(context, block, get("proxy_ssl_trusted_certificate"))
+            if get("proxy_ssl_crl"):
+                _add_authorities(context, block, get("proxy_ssl_crl"))
+                context.check_revoked()
+        if get("proxy_ssl_session_reuse"):
+            context.resume_sessions()
+    except ValueError as error:
+        raise block.error(str(error)) from None
+    return context
+
+
+def _add_certificate(
+    context: Context, block: Block, certificate: str, key: str, passwords: list[bytes]
+) -> bytes:
+    for name in (certificate, key):
+        if "$" in name:
+            raise block.error(
+                f'variables in "ssl_certificate" ("{name}") are known to nginx, '
+                "not supported by Headrace"
+            )
+        if name.startswith(("engine:", "store:")):
+            raise block.error(f'"{name}" is known to nginx, not supported by Headrace')
+    what = "cannot load certificate"
+    pem = _content(block, certificate, what)
+    try:
+        context.add_certificate(pem)
+    except ValueError as error:
+        raise block.error(f'{what} "{_shown(block, certificate)}": {error}') from None
+    what = "cannot load certificate key"
+    try:
+        context.add_key(_content(block, key, what), passwords)
+    except ValueError as error:
+        raise block.error(f'{what} "{_shown(block, key)}": {error}') from None
+    return pem
+
+
+def _shown(block: Block, name: str) -> str:
+    return "data:..." if name.startswith("data:") else block.conf_path(name)
+
+
+def _add_authorities(context: Context, block: Block, name: str, are_named: bool = False) -> bytes:
+    pem = _content(block, name, "cannot load certificates")
+    try:
+        context.add_authorities(pem, are_named)
+    except ValueError as error:
+        path = block.conf_path(name)
+        raise block.error(f'SSL_CTX_load_verify_locations("{path}") failed ({error})') from None
+    return pem
+
+
+def _ticket_key(block: Block, name: str) -> bytes:
+    data = _content(block, name, "cannot load session ticket key")
+    if len(data) not in (48, 80):
+        raise block.error(f'"{block.conf_path(name)}" must be 48 or 80 bytes')
+    return data
