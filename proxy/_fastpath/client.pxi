@@ -539,7 +539,14 @@ cdef class ClientH1(Link):
         set_deadline(self.w.wheel, self, clock.now_ms + r.location.body_timeout_ms)
         self.unpause()
         if self.held_n and not self.is_feeding:
+            # not now: what it brings may end the request that its caller is still busy with
+            self.w.loop.call_soon(self.run_later)
+
+    def run_later(self):
+        tick()
+        if not self.is_closing:
             self.run_held()
+        self.w.settle()
 
     # ---------------------------------------------------------------- after the answer
 
