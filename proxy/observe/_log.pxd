@@ -31,7 +31,7 @@ cdef class LogFile:
 
 cdef class LogSettings:
     cdef public list logs             # AccessLog, in order
-    cdef public list errors           # (descriptor holder, level) of error_log, or None: the worker's
+    cdef public list errors           # ErrorFile each, or None: the worker's
     cdef public int error_level       # the most talkative of them
     cdef public object root           # Template: must exist where a log's path has variables
     cdef public object path_cache     # open_log_file_cache, or None

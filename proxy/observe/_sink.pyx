@@ -4,7 +4,7 @@
 import os
 
 from cython cimport final
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 

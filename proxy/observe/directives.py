@@ -13,6 +13,8 @@ from proxy.conf.values import Word, read_int, read_ms, read_seconds, read_size
 from proxy.observe.path_cache import PathCacheSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from proxy.conf.inherit import Block
     from proxy.conf.lexer import Token
 
@@ -121,6 +123,25 @@ def read_path_cache(args: list[Token], block: Block) -> PathCacheSettings | None
     if not most:
         raise ConfError(args[0], '"open_log_file_cache" must have "max" parameter')
     return PathCacheSettings(most, (inactive_s or 0) * 1000, (valid_s or 0) * 1000, min_uses or 1)
+
+
+def log_paths(model: Block) -> list[str]:
+    """The files that access logs of a conf need, the default one included, absolute."""
+    found: dict[str, None] = {}
+    for http in model.find("http"):
+        for block in (http, *every_block(http)):
+            for line in block.own("access_log") or ():
+                if line.path is not None and "$" not in line.path:
+                    found[block.path(str(line.path))] = None
+        if any(not server.get("access_log") for server in http.find("server")):
+            found[http.path(DEFAULT_PATH)] = None
+    return list(found)
+
+
+def every_block(block: Block) -> Iterator[Block]:
+    for child in block.blocks:
+        yield child
+        yield from every_block(child)
 
 
 EVERY = HTTP | SERVER | LOCATION

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.conf.lexer import Token
 from proxy.conf.report import ConfError
-from proxy.observe import _sink
 from proxy.observe._format import Format
 from proxy.observe._log import AccessLog, LogFile, LogSettings
+from proxy.observe._sink import ErrorFile, begin, end
+from proxy.observe._sink import tell as tell_error
 from proxy.observe.directives import COMBINED, DEFAULT_PATH, AccessLogLine
 from proxy.observe.path_cache import PathCache
 from proxy.variables._variables import compile as compile_text
@@ -106,8 +107,8 @@ class Logs:
 
         A file that cannot be opened is told to `log`, and its lines are lost.
         """
-        ours = [_sink.ErrorFile(os.fsencode(path), level, fd) for path, fd, level in log.files]
-        _sink.begin(ours)
+        ours = [ErrorFile(os.fsencode(path), level, fd) for path, fd, level in log.files]
+        begin(ours)
         for file in self.files.values():
             try:
                 file.open(later)
@@ -123,7 +124,7 @@ class Logs:
         for path, level in wanted:
             if (path, level) not in self.error_files:
                 try:
-                    made = _sink.ErrorFile(os.fsencode(path), level, -1 if path else 2)
+                    made = ErrorFile(os.fsencode(path), level, -1 if path else 2)
                 except OSError as error:
                     self.complain(error)
                     continue
@@ -131,7 +132,9 @@ class Logs:
             yield self.error_files[path, level]
 
     def complain(self, error: OSError) -> None:
-        _sink.tell(1, f'open() "{os.fsdecode(error.filename)}" failed ({error.errno}: {error.strerror})')
+        tell_error(
+            1, f'open() "{os.fsdecode(error.filename)}" failed ({error.errno}: {error.strerror})'
+        )
 
     def reopen(self) -> None:
         """USR1: what is buffered goes to the old files, what comes to new ones."""
@@ -151,7 +154,7 @@ class Logs:
             file.close()
         for cache in self.caches.values():
             cache.close()
-        _sink.end()
+        end()
         for it in self.error_files.values():
             it.close()
 
@@ -172,22 +175,3 @@ def http_of(block: Block) -> Block:
 def error_path(block: Block, it: Any) -> str:
     """Absolute; empty for stderr."""
     return block.path(it.path) if it.path else ""
-
-
-def log_paths(model: Block) -> list[str]:
-    """The files that access logs of a conf need, the default one included, absolute."""
-    found: dict[str, None] = {}
-    for http in model.find("http"):
-        for block in (http, *every_block(http)):
-            for line in block.own("access_log") or ():
-                if line.path is not None and "$" not in line.path:
-                    found[block.path(str(line.path))] = None
-        if any(not server.get("access_log") for server in http.find("server")):
-            found[http.path(DEFAULT_PATH)] = None
-    return list(found)
-
-
-def every_block(block: Block) -> Iterator[Block]:
-    for child in block.blocks:
-        yield child
-        yield from every_block(child)

@@ -32,9 +32,7 @@ def head(name: str, kind: str, text: str) -> Iterator[str]:
     yield f"# TYPE {name} {kind}"
 
 
-def write_metrics(
-    snapshot: Snapshot, peers: Iterable[tuple[str, str, bool, int]] = ()
-) -> bytes:
+def write_metrics(snapshot: Snapshot, peers: Iterable[tuple[str, str, bool, int]] = ()) -> bytes:
     """The exposition text (format 0.0.4) of one moment.
 
     peers: (upstream, peer, is_up, requests in flight) of every peer that is known.

@@ -53,7 +53,11 @@ class Numbers:
     def metrics(self, asked: Any) -> Page:
         """The answer of `metrics`."""
         assert self.counters is not None
-        return 200, [("Content-Type", CONTENT_TYPE)], write_metrics(self.counters.read(), self.peers())
+        return (
+            200,
+            [("Content-Type", CONTENT_TYPE)],
+            write_metrics(self.counters.read(), self.peers()),
+        )
 
     def stub_status(self, asked: Any) -> Page:
         """The answer of `stub_status`."""

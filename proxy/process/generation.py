@@ -14,6 +14,7 @@ from proxy.conf.directive import DIRECTIVES
 from proxy.conf.report import ConfError
 from proxy.engine.listen import Address, addresses
 from proxy.engine.tls import hold_files
+from proxy.observe.directives import DEFAULT_PATH, log_paths
 from proxy.observe.error_log import ERROR, LEVELS, ErrorLog
 from proxy.process.directives import User, default_user
 from proxy.process.zones import open_zones
@@ -55,7 +56,7 @@ class Generation:
         self.user: User | None = model.get("user") or default_user()
         self.log = _open_log(model, options)
         try:
-            _prepare_files(model, options, self.user)
+            prepare_files(model, options, self.user)
             hold_files(model)
             self.zones: dict[str, Any] = open_zones(model, before.zones if before else {})
         except BaseException:
@@ -165,8 +166,11 @@ def statements_of(block: Block) -> Iterator[Statement]:
             yield from statements_of(statement.block)
 
 
-def _prepare_files(model: Block, options: Options, user: User | None) -> None:
-    """Directories for bodies, and logs that workers open after they gave up root."""
+def prepare_files(model: Block, options: Options, user: User | None) -> None:
+    """Directories for bodies, and logs that workers open after they gave up root.
+
+    Raises Refused.
+    """
     paths: dict[str, bool] = {}  # path → is it a directory?
     if model.find("http"):
         for name, path in TEMP_PATHS.items():
@@ -182,6 +186,10 @@ def _prepare_files(model: Block, options: Options, user: User | None) -> None:
             is_file = path not in ("off", "stderr") and "$" not in path
             if is_file and not path.startswith(("syslog:", "memory:", "|")):
                 paths[options.path(path)] = False
+    for path in log_paths(model):
+        if path == options.path(DEFAULT_PATH):
+            make_log_directory(options)
+        paths[path] = False
     for path, is_directory in paths.items():
         try:
             if is_directory:

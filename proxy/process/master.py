@@ -25,6 +25,7 @@ from proxy.process.generation import (
     Refused,
     check_apart,
     level_of,
+    prepare_files,
     read_model,
 )
 from proxy.process.replicas import Replicas
@@ -236,6 +237,11 @@ class Master:
         except OSError as error:
             generation.log.write(EMERG, pidfile.failed("open", str(error.filename), error))
         redirect_stderr(generation)
+        try:  # workers open their logs as who they are
+            prepare_files(generation.model, self.options, generation.user)
+        except Refused as refused:
+            for level, line in refused.lines:
+                generation.log.write(level_of(level), line)
         self.crew.reopen()
 
     def _reload(self) -> None:

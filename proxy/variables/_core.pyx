@@ -11,7 +11,7 @@ from proxy.base._arena cimport take
 from proxy.base._client cimport Address, address_binary, address_text
 from proxy.base._clock cimport clock
 from proxy.base._request cimport Request
-from proxy.base.head cimport F_AUTHORIZATION, find_field, span, value_of
+from proxy.base.head cimport F_AUTHORIZATION, M_GET, find_field, span, value_of
 from proxy.base.span cimport Str, is_same_word, of_bytes, text
 from proxy.base.verdict cimport NO_MEMORY
 from proxy.variables._variables cimport CHANGEABLE, NO_CACHE, declare, declare_setter
@@ -53,7 +53,8 @@ cdef int get_host(Request r, uint64_t data, Str* out) noexcept:
 
 cdef int get_uri(Request r, uint64_t data, Str* out) noexcept:
     out[0] = r.uri
-    return 1 if r.uri.n else 0
+    # refused for its target: there was one, though nothing that could be shown (nginx)
+    return 1 if r.uri.n or r.head.line_n else 0
 
 
 cdef int get_request_uri(Request r, uint64_t data, Str* out) noexcept:
@@ -83,6 +84,8 @@ cdef int get_request(Request r, uint64_t data, Str* out) noexcept:
 
 
 cdef int get_method(Request r, uint64_t data, Str* out) noexcept:
+    if r.main.method == M_GET and r.main.head.method != M_GET:   # a redirect inside made it so
+        return tell(out, "GET", 3)
     out[0] = span(&r.main.head, r.main.head.method_off, r.main.head.method_n)
     return 1 if out.n else 0
 
