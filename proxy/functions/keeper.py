@@ -160,10 +160,10 @@ class Keeper:
         function = self.wanted
         assert function is not None
         try:
-            folder = tempfile.mkdtemp(prefix="headrace-")
+            folder = tempfile.mkdtemp(prefix="headrace-fn-")
             if len(os.fsencode(folder)) > PATH_BYTES:
                 os.rmdir(folder)
-                folder = tempfile.mkdtemp(prefix="headrace-", dir="/tmp")
+                folder = tempfile.mkdtemp(prefix="headrace-fn-", dir="/tmp")
             holder = hold_port()
         except OSError as error:
             self.house.warn(f"function {self.name}: no address for a replica: {error}")

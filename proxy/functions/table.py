@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from proxy.upstream._balance import Peer
 from proxy.upstream.servers import pack_ip, pack_unix
@@ -132,9 +132,8 @@ class _Stream(asyncio.Protocol):
         self._rest = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.write(HELLO)
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one by its manners
+        self.transport.write(HELLO)
 
     def data_received(self, data: bytes) -> None:
         data = self._rest + data
