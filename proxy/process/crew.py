@@ -38,7 +38,7 @@ HANDSHAKE_S = 1.0  # a SYN may have chosen a slot before the filter came
 DRAIN_STEP_S = 0.05
 DRAIN_LIMIT_S = 5.0
 CLOSE_AFTER_S = 0.5  # a worker that was told to leave has closed its listeners by then
-GRACE_S = 2.0  # beyond worker_shutdown_timeout
+GRACE_S = 2.0  # from the order to terminate to the kill
 
 
 class Crew:
@@ -219,7 +219,7 @@ class Crew:
         child.tell(QUIT)
         limit_ms = child.generation.model.get("worker_shutdown_timeout")
         if limit_ms and child.kind == WORKER:
-            self.timers.add(limit_ms / 1000 + GRACE_S, lambda: self._insist(child))
+            self.timers.add(limit_ms / 1000, lambda: self._insist(child))
 
     def _insist(self, child: Child) -> None:
         if self.children.get(child.pid) is child:
