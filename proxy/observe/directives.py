@@ -44,7 +44,6 @@ class AccessLogLine(NamedTuple):
     flush_ms: int = 0
     gzip_level: int = 0
     condition: str | None = None
-    format_token: Token | None = None
 
 
 def read_log_format(args: list[Token], block: Block) -> LogFormat:
@@ -93,8 +92,21 @@ def read_access_log(args: list[Token], block: Block) -> AccessLogLine:
         raise ConfError(path, f'no buffer is defined for access_log "{path}"')
     if size and "$" in path:
         raise ConfError(path, "buffered logs cannot have variables in name")
-    name = args[1] if len(args) > 1 else None
-    return AccessLogLine(path, str(name or "combined"), size, flush, level, condition, name)
+    name = str(args[1]) if len(args) > 1 else "combined"
+    if name != "combined" and find_format(name, block) is None:
+        raise ConfError(args[1], f'unknown log format "{name}"')
+    return AccessLogLine(path, name, size, flush, level, condition)
+
+
+def find_format(name: str, block: Block) -> LogFormat | None:
+    """The log_format of that name, if it stands in the conf already."""
+    outer: Block | None = block
+    while outer is not None:
+        for it in outer.own("log_format") or ():
+            if it.name == name:
+                return it
+        outer = outer.parent
+    return None
 
 
 def read_path_cache(args: list[Token], block: Block) -> PathCacheSettings | None:

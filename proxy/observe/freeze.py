@@ -12,7 +12,7 @@ from proxy.observe._format import Format
 from proxy.observe._log import AccessLog, LogFile, LogSettings
 from proxy.observe._sink import ErrorFile, begin, end
 from proxy.observe._sink import tell as tell_error
-from proxy.observe.directives import COMBINED, DEFAULT_PATH, AccessLogLine
+from proxy.observe.directives import COMBINED, DEFAULT_PATH, AccessLogLine, find_format
 from proxy.observe.path_cache import PathCache
 from proxy.variables._variables import compile as compile_text
 
@@ -87,17 +87,15 @@ class Logs:
         return AccessLog(log_format, file=file, condition=condition)
 
     def format_of(self, line: AccessLogLine, block: Block) -> Format:
-        """The compiled log_format that a line names. Raises ConfError."""
+        """The compiled log_format that a line names."""
         name = line.format_name
         if name in self.formats:
             return self.formats[name]
         if name == "combined":
             made = Format(compile_text(COMBINED, block))
         else:
-            declared = {it.name: it for it in http_of(block).own("log_format") or ()}
-            if name not in declared:
-                raise ConfError(line.format_token, f'unknown log format "{name}"')
-            it = declared[name]
+            it = find_format(name, block)
+            assert it is not None  # or the conf would have been refused
             made = Format(compile_joined(it.pieces), it.escape)
         self.formats[name] = made
         return made
@@ -164,12 +162,6 @@ def compile_joined(pieces: list[Any]) -> Any:
     for piece in pieces:
         compile_text(piece)  # names are blamed where they stand
     return compile_text("".join(pieces), None)
-
-
-def http_of(block: Block) -> Block:
-    while block.parent is not None and block.name != "http":
-        block = block.parent
-    return block
 
 
 def error_path(block: Block, it: Any) -> str:
