@@ -10,12 +10,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from proxy._fastpath import Listener
+import proxy.engine._tls_variables  # noqa: F401  (declares $ssl_…)
 from proxy.base._pcre import set_limits
 from proxy.base._request import Location, Server
 from proxy.base._shm import Zone
 from proxy.conf.report import ConfError
 from proxy.content import freeze as content_freeze
 from proxy.engine import tls
+from proxy.content.ssi import freeze_ssi
 from proxy.engine.listen import addresses
 from proxy.filters.access import freeze_access
 from proxy.filters.headers import freeze_headers
@@ -29,6 +31,7 @@ from proxy.routing.rewrite import compile_rewrite
 from proxy.routing.server_name import build_names, names_of
 from proxy.upstream import freeze as upstream_freeze
 from proxy.variables._variables import adopt
+from proxy.variables._variables import compile as compile_text
 from proxy.variables.freeze import begin as begin_variables
 from proxy.variables.freeze import finish as check_variables
 
@@ -175,6 +178,7 @@ class Plan:
         """Who may come in, and what answers get."""
         location.access = freeze_access(block, lambda it: self.freeze_if(it, location))
         location.headers = freeze_headers(block)
+        location.filters = freeze_ssi(block)
 
     def freeze_content(self, location: Location, block: Block) -> None:
         """Where files lie, and which pages stand for errors."""
@@ -260,8 +264,12 @@ def freeze_client(location: Location, block: Block) -> None:
     location.satisfy_any = get("satisfy") == "any"
     location.body_in_file = IN_FILE[get("client_body_in_file_only")]
     location.body_single = get("client_body_in_single_buffer")
-    location.limit_rate = get("limit_rate")
-    location.limit_rate_after = get("limit_rate_after")
+    for name in ("limit_rate", "limit_rate_after"):
+        rate = get(name)
+        if isinstance(rate, str):
+            setattr(location, f"{name}_text", compile_text(rate, block))
+        else:
+            setattr(location, name, rate)
 
 
 def temp_folder(block: Block, name: str) -> str:

@@ -160,6 +160,8 @@ cdef class Location:
     cdef public bint body_single       # client_body_in_single_buffer
     cdef public uint64_t limit_rate    # bytes/s, 0 off
     cdef public uint64_t limit_rate_after
+    cdef public object limit_rate_text    # variables: Template of a text with variables, or None
+    cdef public object limit_rate_after_text
     # rooms: each casts its own
     cdef public object rewrite         # routing: list of ops, or None
     cdef public object limits
@@ -280,6 +282,7 @@ cdef class Request:
     cdef uint64_t conns[8]             # handles of what limit_conn took
     cdef object conn_limits            # limits: what they were taken from
     cdef uint64_t limit_rate           # bytes/s of the answer, 0: as fast as it goes
+    cdef uint64_t limit_rate_after     # bytes that go at full speed first
     cdef object pacer                  # holds the answer back while it is ahead of limit_rate
     cdef object waiter                 # Python policy's own state
     # access and sub-requests

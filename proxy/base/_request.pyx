@@ -150,7 +150,7 @@ cdef class Request:
         self.values = NULL
         self.value_states = NULL
         self.limit_req_status = self.limit_conn_status = self.n_conns = 0
-        self.limit_rate = 0
+        self.limit_rate = self.limit_rate_after = 0
         self.checked = self.depth = 0
         self.access_status = self.n_subs = 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proxy.conf.directive import HTTP, LOCATION, LOCATION_IF, SERVER, directive
 from proxy.conf.report import ConfError
-from proxy.conf.values import Duration, Enum, Flag, Int, Rest, Size, read_ms, read_seconds
+from proxy.conf.values import Duration, Enum, Flag, Int, Rest, Size, read_ms, read_seconds, read_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,6 +12,16 @@ if TYPE_CHECKING:
     from proxy.conf.lexer import Token
 
 EVERY = HTTP | SERVER | LOCATION
+
+
+def read_rate(args: list[Token], _block: Block) -> int | str:
+    """Bytes (a second), or a text with variables that gives them."""
+    if "$" in args[0]:
+        return str(args[0])
+    size = read_size(args[0])
+    if size is None:
+        raise ConfError(args[0], "invalid value")
+    return size
 
 
 def read_keepalive_timeout(args: list[Token], _block: Block) -> tuple[int, int]:
@@ -69,7 +79,8 @@ directive("port_in_redirect", EVERY, Flag(), default="on",
           doc="Names the port in redirects.")
 directive("satisfy", EVERY, Enum("all", "any"), default="all",
           doc="Whether all access checks must pass, or any.")
-directive("limit_rate", EVERY | LOCATION_IF, Size(), default="0",
+directive("limit_rate", EVERY | LOCATION_IF, read=read_rate, most=1, default=0, syntax="rate",
           doc="Bytes per second of an answer; 0 is no limit.")
-directive("limit_rate_after", EVERY | LOCATION_IF, Size(), default="0",
+directive("limit_rate_after", EVERY | LOCATION_IF, read=read_rate, most=1, default=0,
+          syntax="size",
           doc="Bytes of an answer that are sent at full speed first.")

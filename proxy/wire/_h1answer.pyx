@@ -96,9 +96,6 @@ cdef int write_answer_head(Request r, char* out, size_t cap) noexcept:
             at = put_end(put_decimal(at, r.location.keepalive_header_s))
     else:
         at = put_bytes(at, b"Connection: close\r\n", 19)
-    for i in range(r.n_out):
-        if r.out[i].name.n:
-            at = put_out(at, &r.out[i])
     if is_passing:
         for i in range(h.n_fields):
             f = &h.fields[i]
@@ -111,6 +108,9 @@ cdef int write_answer_head(Request r, char* out, size_t cap) noexcept:
             at[1] = c" "
             memcpy(at + 2, p + f.value, f.value_n)
             at = put_end(at + 2 + f.value_n)
+    for i in range(r.n_out):
+        if r.out[i].name.n:
+            at = put_out(at, &r.out[i])
     return <int>(put_end(at) - out)
 
 

@@ -27,15 +27,17 @@ cdef inline char* put_str(char* out, Str s) noexcept nogil:
 
 
 cdef inline char* put_text(char* out, Str s) noexcept nogil:
-    """A value that variables made: a control byte would begin another line, so it becomes a
-    space (RFC 9110 §5.5)."""
+    """A value that variables made: CR, LF and NUL become spaces, or they would begin another
+    line (RFC 9110 §5.5)."""
     cdef char* at = out
     cdef char* end = put_str(out, s)
     while True:
         at = <char*>scan_text(at, end)
         if at == end:
             return end
-        at[0] = b" "
+        if at[0] == 13 or at[0] == 10 or at[0] == 0:
+            at[0] = b" "
+        at += 1
 
 
 cdef inline char* put_end(char* out) noexcept nogil:
