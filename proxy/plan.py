@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from proxy._fastpath import Listener
 import proxy.engine._tls_variables  # noqa: F401  (declares $ssl_…)
+from proxy._fastpath import Listener
 from proxy.base._pcre import set_limits
 from proxy.base._request import Location, Server
 from proxy.base._shm import Zone
 from proxy.conf.report import ConfError
 from proxy.content import freeze as content_freeze
-from proxy.engine import tls
 from proxy.content.ssi import freeze_ssi
+from proxy.engine import tls
 from proxy.engine.listen import addresses
 from proxy.filters.access import freeze_access
 from proxy.filters.headers import freeze_headers

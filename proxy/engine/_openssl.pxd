@@ -213,7 +213,7 @@ cdef extern from "<openssl/bio.h>":
     int BIO_meth_set_ctrl(BIO_METHOD*, long (*)(BIO*, int, long, void*) noexcept)
     BIO* BIO_new(const BIO_METHOD*)
     BIO* BIO_new_mem_buf(const void*, int)
-    BIO* BIO_s_mem()
+    const BIO_METHOD* BIO_s_mem()
     long BIO_get_mem_data(BIO*, char**)
     void BIO_set_data(BIO*, void*)
     void* BIO_get_data(BIO*)

@@ -41,9 +41,9 @@ HELD = frozenset(
     for prefix in ("ssl_", "proxy_ssl_")
     for name in (
         "certificate", "certificate_key", "client_certificate", "crl", "dhparam",
-        "password_file", "session_ticket_key", "trusted_certificate",
+        "session_ticket_key", "trusted_certificate",
     )
-)  # fmt: skip
+) | {"proxy_ssl_password_file"}  # fmt: skip
 files: dict[str, bytes] = {}
 
 
@@ -72,12 +72,28 @@ def read_session_cache(args: list[Token], _block: Block) -> tuple[str, int]:
     return kind, count
 
 
+def read_password_file(args: list[Token], block: Block) -> tuple[bytes, ...]:
+    """Its lines. Read once, with the conf: it may be a pipe."""
+    path = block.conf_path(args[0])
+    try:
+        with open(path, "rb") as file:
+            return _lines(file.read())
+    except OSError as error:
+        why = f"{error.errno}: {error.strerror}"
+        raise ConfError(args[0], f'open() "{path}" failed ({why})') from None
+
+
+def _lines(data: bytes) -> tuple[bytes, ...]:
+    return tuple(line.rstrip(b"\r") for line in data.split(b"\n") if line)
+
+
 # fmt: off
 directive("ssl_certificate", BOTH, Text(), many=True,
           doc="A certificate with its chain, in PEM; more than once for several kinds of key.")
 directive("ssl_certificate_key", BOTH, Text(), many=True,
           doc="The key of the certificate that stands at the same place.")
-directive("ssl_password_file", BOTH, Word(), doc="Passwords of the keys, one a line.")
+directive("ssl_password_file", BOTH, read=read_password_file, most=1, syntax="file",
+          doc="Passwords of the keys, one a line.")
 directive("ssl_protocols", BOTH,
           Rest(Enum("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")),
           default="TLSv1.2 TLSv1.3", doc="The TLS versions that are spoken.")
@@ -166,15 +182,15 @@ def _content(block: Block, name: str, what: str) -> bytes:
         raise block.error(f'{what} "{path}": BIO_new_file() failed ({reason})') from None
 
 
-def _passwords(block: Block, name: str | None) -> list[bytes]:
+def _passwords(block: Block, name: str | None) -> tuple[bytes, ...]:
     if not name:
-        return []
+        return ()
     path = block.conf_path(name)
     try:
         data = files[path] if path in files else open(path, "rb").read()  # noqa: SIM115
     except OSError as error:
         raise block.error(f'open() "{path}" failed ({error.errno}: {error.strerror})') from None
-    return [line.rstrip(b"\r") for line in data.split(b"\n") if line]
+    return _lines(data)
 
 
 # ---------------------------------------------------------------- contexts
@@ -220,7 +236,7 @@ def _make_server(block: Block, server: ServerTls) -> Context:
     try:
         context.set_versions(get("ssl_protocols"))
         context.set_ciphers(str(get("ssl_ciphers")), get("ssl_prefer_server_ciphers"))
-        passwords = _passwords(block, get("ssl_password_file"))
+        passwords = get("ssl_password_file") or ()
         for pair in zip(get("ssl_certificate"), get("ssl_certificate_key"), strict=False):
             identity.update(_add_certificate(context, block, *pair, passwords))
         if server.verify not in (0, VERIFY["optional_no_ca"]) and not (
@@ -232,9 +248,11 @@ def _make_server(block: Block, server: ServerTls) -> Context:
         if server.verify:
             context.verify_peer()
         context.set_depth(get("ssl_verify_depth"))
-        for name, is_named in (("ssl_client_certificate", True), ("ssl_trusted_certificate", False)):
-            if get(name) and (server.verify or not is_named):
-                identity.update(_add_authorities(context, block, get(name), is_named))
+        if server.verify and get("ssl_client_certificate"):
+            told = _add_authorities(context, block, get("ssl_client_certificate"), True)
+            identity.update(told)
+        if get("ssl_trusted_certificate"):
+            identity.update(_add_authorities(context, block, get("ssl_trusted_certificate")))
         if get("ssl_crl"):
             _add_authorities(context, block, get("ssl_crl"))
             context.check_revoked()
@@ -294,7 +312,7 @@ def make_client(block: Block) -> Context:
 
 
 def _add_certificate(
-    context: Context, block: Block, certificate: str, key: str, passwords: list[bytes]
+    context: Context, block: Block, certificate: str, key: str, passwords: tuple[bytes, ...]
 ) -> bytes:
     for name in (certificate, key):
         if "$" in name:
