@@ -15,6 +15,7 @@ DECLARING = (
     "proxy.limits.directives",
     "proxy.filters.directives",
     "proxy.content.directives",
+    "proxy.content.ssi",
     "proxy.bodies.directives",
     "proxy.upstream.directives",
     "proxy.functions.directives",

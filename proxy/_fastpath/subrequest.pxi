@@ -259,7 +259,12 @@ async def check_password(Worker w, Request r, AccessSettings s, bytes stored, by
 # -- what filters do to an answer --------------------------------------------------------
 
 cdef int dress(Request r) noexcept:
-    """The head as it goes out: what the conf adds, after it is known what filters the body."""
-    if r.parent is not None or r.location is None:
+    """The head as it goes out: what the conf adds, and what filtering the body makes untrue."""
+    cdef int rc = 0
+    if r.location is None:
         return 0
-    return add_fields(r)
+    if r.location.headers is not None and r.parent is None:
+        rc = add_fields(r)
+    if r.location.filters is not None and rc == 0:
+        rc = begin_ssi(<SsiSettings>r.location.filters, r)
+    return rc
