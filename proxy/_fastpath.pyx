@@ -30,7 +30,7 @@ from proxy.content._error_page cimport has_error_page, on_error
 from proxy.content._errors cimport error_page
 from proxy.content._files cimport answer_file, cut_ranges, try_files
 from proxy.content._redirect cimport complete_location, redirect_to_folder
-from proxy.content._settings cimport ContentSettings
+from proxy.content._settings cimport ContentSettings, type_of
 from proxy.engine._link cimport Link
 from proxy.engine._tls cimport Door, Session, Tls, begin_client, begin_server, plain
 from proxy.engine._tls_context cimport ServerTls
@@ -106,4 +106,5 @@ include "_fastpath/upstream.pxi"
 include "_fastpath/splice.pxi"
 include "_fastpath/stages.pxi"
 include "_fastpath/subrequest.pxi"
+include "_fastpath/answers.pxi"
 include "_fastpath/worker.pxi"

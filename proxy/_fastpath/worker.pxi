@@ -14,41 +14,6 @@ STAGES[<int>S_RELAY] = relay_stage
 STAGES[<int>S_TELL] = NULL
 
 
-cdef void forget_choice(Request r) noexcept:
-    """Before another location is asked: nothing stays of what this one chose."""
-    r.upstream = None
-    r.found = None
-    r.proxy_uri.n = 0
-    r.tried = NULL
-    r.source = None
-    r.waiting = None
-    r.text.n = 0
-    r.content_type.n = 0
-    r.reason.n = 0
-    r.length = r.last_modified = -1
-    r.is_answer_read = 0
-
-
-@final
-cdef class Turn:
-    """Feeds an answer on after others had their turn."""
-    cdef Worker w
-    cdef Request r
-    cdef Source source
-
-    def __init__(self, Worker w not None, Request r not None, Source source not None):
-        self.w = w
-        self.r = r
-        self.source = source
-
-    def __call__(self):
-        # the request may be another one's by now, the source cannot
-        if self.r.source is self.source and not self.r.is_done:
-            tick()
-            self.w.on_client_drained(self.r)
-            self.w.settle()
-
-
 @final
 cdef class Worker(Conductor):
     cdef public object loop
@@ -338,6 +303,7 @@ cdef class Worker(Conductor):
             elif verdict == PARK:
                 return
             elif verdict == DONE:
+                find_type(r)
                 self.answer(r)
                 return
             elif verdict == STATUS:
@@ -394,23 +360,12 @@ cdef class Worker(Conductor):
             r.keep_alive = False
         if status in (400, 414, 494, 497, 505):
             r.keep_alive = False
-        r.content_type.n = 0
-        rc = on_error(r, status)
+        rc = stand_in(r, status)
         if rc == REROUTE or rc == REENTER:
-            if r.answer.fields != NULL and r.keep_answer() < 0 or r.keep_head() < 0:
-                rc = NO_MEMORY
-            else:
-                if r.fault == BODY_TOO_LARGE or r.is_body_read and r.body is None:
-                    r.body_kind = BODY_NONE      # it cannot be sent (again): it is dropped
-                    r.body = None
-                self.drive(r, rc)
-                return
-        if rc == STATUS:
+            self.drive(r, rc)
+            return
+        if rc != GO:
             status = r.status
-        elif rc < 0:
-            status = 500
-            r.n_out = 0
-        r.error_status = 0
         r.told_status = 0 if status < 494 or status > 499 else <uint16_t>status
         r.text = error_page(status, r.location is None or r.location.server_tokens)
         r.status = 400 if 494 <= status <= 498 else <uint16_t>status
@@ -429,8 +384,6 @@ cdef class Worker(Conductor):
             r.is_done = True
             self.complete(r)
             return
-        if r.content_type.n == 0 and r.text.n:
-            r.content_type = text(b"text/plain", 10)
         if r.limit_rate == 0 and r.location is not None:
             r.limit_rate = r.location.limit_rate
         if r.source is None:
@@ -451,7 +404,7 @@ cdef class Worker(Conductor):
             r.stream.abort(r)
             return
         if r.source is not None and r.head.method != M_HEAD:
-            rc = self.feed(r)
+            rc = feed_source(self, r)
             if rc == BLOCKED:
                 return
             if rc < 0:
@@ -461,17 +414,6 @@ cdef class Worker(Conductor):
         elif r.text.n:
             put_body(r, r.text.p, r.text.n)
         self.finish(r)
-
-    cdef int feed(self, Request r) noexcept:
-        """More of the source; one that could go on but lets others go first comes again soon."""
-        cdef int rc = r.source.feed(r)
-        if rc != GO:
-            return rc
-        try:
-            self.loop.call_soon(Turn(self, r, r.source))
-        except Exception:
-            return INTERNAL
-        return BLOCKED
 
     cdef void finish(self, Request r) noexcept:
         """The answer is whole on our side; it is told when the client's side took it."""
@@ -580,7 +522,7 @@ cdef class Worker(Conductor):
         elif r.call is not None:
             (<UpstreamH1>r.call).unpause()
         elif r.source is not None and not r.is_done:
-            rc = self.feed(r)
+            rc = feed_source(self, r)
             if rc == DONE:
                 self.finish(r)
             elif rc < 0:
@@ -658,7 +600,7 @@ cdef class Worker(Conductor):
         if u.kind == BODY_NONE and r.length < 0 and r.method != M_HEAD:
             r.length = 0
         if u.s.intercepts and r.status >= 300 and has_error_page(r, r.status):
-            self.intercept(r, u)
+            intercept(self, r, u)
             return
         if u.s.obeyed:
             redirect = obey_accel(u.s, r)
@@ -685,26 +627,6 @@ cdef class Worker(Conductor):
             rc = r.stream.send_head(r)
         if rc < 0:
             self.fail(r, rc)
-
-    cdef void intercept(self, Request r, UpstreamH1 u) noexcept:
-        """proxy_intercept_errors: an error_page answers, with the upstream's challenges."""
-        cdef Attempt* a = &r.attempts[r.n_attempts - 1]
-        cdef int status = r.status
-        cdef uint16_t i
-        cdef int rc = r.keep_answer()
-        a.response_ms = <int64_t>(clock.now_ms - a.start_ms)
-        for i in range(r.answer.n_fields if status == 401 else 0):
-            if r.answer.fields[i].id == F_WWW_AUTHENTICATE and rc == 0 and r.add_field(
-                    name_of(&r.answer, &r.answer.fields[i]),
-                    value_of(&r.answer, &r.answer.fields[i]), F_WWW_AUTHENTICATE) == NULL:
-                rc = NO_MEMORY
-        r.call = None
-        u.leave()
-        r.reason.n = 0
-        if rc < 0:
-            self.fail(r, NO_MEMORY)
-        else:
-            self.answer_status(r, status)
 
     cdef void upgrade(self, Request r, UpstreamH1 u) noexcept:
         cdef ClientH1 c = (<H1Stream>r.stream).conn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 
+import proxy.content._paths  # noqa: F401  (its import declares $document_root and the rest)
 from proxy.conf.directive import HTTP, LOCATION, LOCATION_IF, SERVER, TYPES, directive
 from proxy.conf.report import ConfError
 from proxy.conf.values import (
@@ -17,7 +18,6 @@ from proxy.conf.values import (
     read_int,
     read_seconds,
 )
-from proxy.content import _paths  # noqa: F401  (its import declares $document_root and the rest)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

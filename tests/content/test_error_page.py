@@ -35,8 +35,16 @@ CONF = """
         }
         location /circle { recursive_error_pages on; error_page 404 /circle; return 404; }
         location /teapot { return 418; }
-        location /large { client_max_body_size 4; error_page 413 /page.html; proxy_pass http://%%UP%%; }
-        location /large-named { client_max_body_size 4; error_page 413 @up; proxy_pass http://%%UP%%; }
+        location /large {
+            client_max_body_size 4;
+            error_page 413 /page.html;
+            proxy_pass http://%%UP%%;
+        }
+        location /large-named {
+            client_max_body_size 4;
+            error_page 413 @up;
+            proxy_pass http://%%UP%%;
+        }
         location @up { client_max_body_size 0; proxy_pass http://%%UP%%; }
         location /dead { error_page 502 @up; proxy_pass http://127.0.0.1:%%PORT_6%%; }
         location /dead-stream {
@@ -95,7 +103,7 @@ def test_redirects(site: Gateway) -> None:
 
 
 def test_the_method_becomes_get(site: Gateway) -> None:
-    assert site.ask("POST", "/teapot", b"abc").text == "everywhere POST /everywhere"
+    assert site.ask("POST", "/teapot", b"abc").text == "everywhere GET /everywhere"
     got = site.ask("HEAD", "/file")
     assert (got.status, got.body, got.get("Content-Length")) == (404, b"", "4")
     assert site.ask("POST", "/file", b"abc").text == "page"
