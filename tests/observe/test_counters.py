@@ -132,4 +132,5 @@ def test_stub_status_text(zone):
     c.add_connections(accepted=7, handled=6, requests=12, active=3, reading=1, writing=1, waiting=1)
     assert write_stub_status(c.read()) == (
         b"Active connections: 3 \nserver accepts handled requests\n 7 6 12 \n"
-        b"Reading: 1 Writing: 1 Waiting: 1 \n")
+        b"Reading: 1 Writing: 1 Waiting: 1 \n"
+    )
