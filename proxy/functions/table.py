@@ -83,14 +83,17 @@ class Table:
     def _change(self, name: str, rows: list[list[str]]) -> None:
         upstream = self.upstreams.get(name)
         before = self._peers.get(name, {})
+        # what cannot be read must change nothing: first all, then the table
         after: dict[str, Peer | None] = {}
         for id, address in rows:
             if id in before:
                 after[id] = before[id]
             elif id in self._leaving:
-                after[id] = self._leaving.pop(id)
+                after[id] = self._leaving[id]
             else:
                 after[id] = peer_of(address) if upstream is not None else None
+        for id in after:
+            self._leaving.pop(id, None)
         self._peers[name] = after
         if upstream is not None:
             upstream.change([it for it in after.values() if it is not None])
@@ -148,7 +151,11 @@ class _Stream(asyncio.Protocol):
             self._is_switched = True
         *lines, self._rest = data.split(b"\n")
         for line in lines:
-            self.table.take(json.loads(line))
+            try:
+                self.table.take(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError, OSError):
+                self.transport.close()
+                return
         if len(self._rest) > LINE_BYTES:
             self.transport.close()
 
