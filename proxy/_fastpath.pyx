@@ -26,7 +26,7 @@ from proxy.base.span cimport Str, of_bytes, text, to_bytes
 from proxy.base.verdict cimport *
 from proxy.bodies._spool cimport Spool, new_spool
 from proxy.content._charset cimport add_charset
-from proxy.content._error_page cimport has_error_page, on_error
+from proxy.content._error_page cimport enter_named, has_error_page, on_error
 from proxy.content._errors cimport error_page
 from proxy.content._files cimport answer_file, cut_ranges, try_files
 from proxy.content._redirect cimport complete_location, redirect_to_folder
@@ -44,7 +44,7 @@ from proxy.functions._handler cimport answer_unready
 from proxy.limits._admit cimport LimitSettings, check_reqs, give_conns, take_conns
 from proxy.observe._counters cimport Block, Counters, count, count_request
 from proxy.observe._log cimport write_logs
-from proxy.routing._locations cimport AT_REDIRECT, Tree, find_location, find_named
+from proxy.routing._locations cimport AT_REDIRECT, Tree, find_location
 from proxy.routing._names cimport Names, find_server, read_host
 from proxy.routing._rewrite cimport REWRITE_AGAIN, REWRITE_STATUS, Program, run as run_rewrite
 from proxy.routing._uri cimport Uri, read_inner_uri, read_uri

@@ -364,7 +364,6 @@ cdef int accel_redirect(Worker w, Request r, UpstreamH1 u, Str to) noexcept:
     """X-Accel-Redirect: the upstream leaves the answer to another location."""
     cdef Uri uri
     cdef char* room
-    cdef PyObject* found
     cdef Str kept
     if keep_for_redirect(r) < 0:
         return NO_MEMORY
@@ -375,11 +374,7 @@ cdef int accel_redirect(Worker w, Request r, UpstreamH1 u, Str to) noexcept:
     if r.method != M_HEAD:
         r.method = M_GET
     if kept.n and kept.p[0] == c"@":
-        found = find_named(<Tree>r.server.locations, to_bytes(kept))
-        if found == NULL:
-            return INTERNAL
-        r.location = <Location>found
-        return REENTER
+        return enter_named(r, (<ContentSettings>r.location.content).named, to_bytes(kept))
     room = <char*>take(&r.arena, kept.n + 1)
     if room == NULL:
         return NO_MEMORY
