@@ -8,6 +8,8 @@ from recorder import answer
 
 CONF = """
     error_page 418 /everywhere;
+    error_page 400 =400 /malformed;
+    error_page 414 @proxied;
     server {
         listen 127.0.0.1:%%PORT%%;
         root %%DIR%%/site;
@@ -45,6 +47,8 @@ CONF = """
             error_page 413 @up;
             proxy_pass http://%%UP%%;
         }
+        location = /malformed { return 200 "malformed"; }
+        location @proxied { proxy_pass http://%%UP%%; }
         location @up { client_max_body_size 0; proxy_pass http://%%UP%%; }
         location /dead { error_page 502 @up; proxy_pass http://127.0.0.1:%%PORT_6%%; }
         location /dead-stream {
@@ -143,3 +147,14 @@ def test_an_upstreams_errors(site: Gateway, upstream) -> None:
         if status == 401:
             assert got.get_all("WWW-Authenticate") == ["a", "b"]
         assert site.get("/passed").text == "theirs"
+
+
+def test_a_head_that_cannot_be_read(site: Gateway, upstream) -> None:
+    for head in ("GET / HTTP/1.1\r\nHost : x\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\nA\r\n\r\n"):
+        said = site.raw(head + "GET /teapot HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert said.startswith(b"HTTP/1.1 400 Bad Request\r\n"), said
+        assert said.endswith(b"\r\n\r\nmalformed"), said  # and closed: nothing is read behind it
+    assert site.raw(b"\0\r\n\r\n").endswith(b"malformed")
+    # a named location has no path to answer for
+    assert b" 500 " in site.raw("GET /" + "x" * 9000 + " HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert upstream.requests == []
