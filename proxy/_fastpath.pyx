@@ -31,6 +31,7 @@ from proxy.content._errors cimport error_page
 from proxy.content._files cimport answer_file, cut_ranges, try_files
 from proxy.content._redirect cimport complete_location, redirect_to_folder
 from proxy.content._settings cimport ContentSettings, type_of
+from proxy.content._ssi cimport SsiSettings, begin_ssi
 from proxy.engine._link cimport Link
 from proxy.engine._tls cimport Door, Session, Tls, begin_client, begin_server, plain
 from proxy.engine._tls_context cimport ServerTls
@@ -90,6 +91,7 @@ cdef enum:
     SMALL_BYTES = 4096            # copied behind a head rather than written beside it
     TRAILER_BYTES = 16 * 1024
     MAX_POOLED = 1024             # requests kept for reuse
+    PARTING_MS = 1000             # a leaving worker keeps a connection that was busy so recently
 
 cdef int statuses[128]
 for _number, _fault in FAULTS.items():

@@ -186,7 +186,7 @@ cdef class H1Stream(Stream):
         if r.pacer is not None:
             return 0
         begun_s = (clock.now_ms - r.start_ms) // 1000 + 1
-        free = <int64_t>r.location.limit_rate_after if r.location is not None else 0
+        free = <int64_t>r.limit_rate_after
         room = <int64_t>(r.limit_rate * begun_s) - (r.sent_body - free)
         if room > 0:
             return room
@@ -199,6 +199,42 @@ cdef class H1Stream(Stream):
         pacer.r = <PyObject*>r
         r.pacer = pacer
         set_deadline(self.conn.w.wheel, pacer, clock.now_ms + wait_ms)
+
+
+cdef void take_rate(Request r) noexcept:
+    """limit_rate of the location, where nothing said another before."""
+    cdef Location l = r.location
+    if r.limit_rate == 0:
+        r.limit_rate = l.limit_rate
+        if l.limit_rate_text is not None:
+            r.limit_rate = size_of(<Template>l.limit_rate_text, r)
+    if r.limit_rate:
+        r.limit_rate_after = l.limit_rate_after
+        if l.limit_rate_after_text is not None:
+            r.limit_rate_after = size_of(<Template>l.limit_rate_after_text, r)
+
+
+cdef uint64_t size_of(Template t, Request r) noexcept:
+    """A size such as 12k from a text with variables; 0 when it is none."""
+    cdef Str s
+    cdef uint32_t i
+    cdef uint32_t n
+    cdef uint64_t size = 0
+    cdef uint64_t unit = 1
+    if evaluate(t, r, &s) < 0 or s.n == 0 or s.n > 18:
+        return 0
+    n = s.n
+    if s.p[n - 1] == c"k" or s.p[n - 1] == c"K":
+        unit = 1 << 10
+        n -= 1
+    elif s.p[n - 1] == c"m" or s.p[n - 1] == c"M":
+        unit = 1 << 20
+        n -= 1
+    for i in range(n):
+        if not 48 <= s.p[i] <= 57:
+            return 0
+        size = size * 10 + <uint64_t>(s.p[i] - 48)
+    return size * unit
 
 
 @final
@@ -235,6 +271,8 @@ cdef class ClientH1(Link):
     cdef int64_t body_left
     cdef Chunked* chunked
     cdef uint64_t linger_end_ms
+    cdef uint64_t idle_since_ms
+    cdef uint32_t keepalive_ms    # of the location that answered last
     cdef UpstreamH1 tunnel
 
     def __dealloc__(self):
@@ -553,9 +591,8 @@ cdef class ClientH1(Link):
     cdef void on_answered(self, Request r) noexcept:
         """The request was told; go on with the connection."""
         cdef Location l = r.location
-        cdef bint keep = r.keep_alive and not self.is_closing and not self.w.is_quitting
+        cdef bint keep = r.keep_alive and not self.is_closing
         cdef bint is_body_done = r.is_body_done
-        cdef uint32_t keepalive_ms = l.keepalive_timeout_ms if l is not None else 0
         cdef uint32_t linger_ms = l.lingering_timeout_ms if l is not None else 5000
         cdef uint8_t lingering = l.lingering_close if l is not None else 1
         cdef uint32_t linger_time_ms = l.lingering_time_ms if l is not None else 30000
@@ -565,9 +602,10 @@ cdef class ClientH1(Link):
             return
         if self.is_ended and self.held_n == 0:
             keep = False
+        if l is not None:
+            self.keepalive_ms = l.keepalive_timeout_ms
         if keep and is_body_done:
             self.go_idle()
-            set_deadline(self.w.wheel, self, clock.now_ms + keepalive_ms)
             return
         if keep:
             self.state = C_DISCARD
@@ -589,16 +627,23 @@ cdef class ClientH1(Link):
         self.close()
 
     cdef void go_idle(self) noexcept:
+        """Wait for the next request, or go on with one that is here already."""
         self.state = C_IDLE
         self.chunked = NULL
-        if self.w.is_quitting and self.held_n == 0:
-            self.close()
-            return
-        if self.state == C_IDLE:
-            set_deadline(self.w.wheel, self, clock.now_ms + self.listener.default_server.head_timeout_ms)
+        self.idle_since_ms = clock.now_ms
+        set_deadline(self.w.wheel, self, clock.now_ms + (
+            PARTING_MS if self.w.is_quitting else self.keepalive_ms))
         self.unpause()
         if not self.is_feeding:
             self.run_held()
+
+    cdef void idle_until(self, uint64_t ms) noexcept:
+        """Close when it has been idle for ms, at once if it has been already."""
+        cdef uint64_t since = self.idle_since_ms
+        if clock.now_ms >= since + ms:
+            self.close()
+        else:
+            set_deadline(self.w.wheel, self, since + ms)
 
     cdef void cut(self) noexcept:
         """End the connection now; a request on it is told as it stands."""
@@ -644,6 +689,9 @@ cdef class ClientH1(Link):
                 r.keep_alive = False
                 self.w.on_client_gone(r)
                 self.close()
+            elif self.has_left(r):
+                self.w.on_client_gone(r)
+                self.close()
             else:
                 r.keep_alive = False
         else:
@@ -651,6 +699,16 @@ cdef class ClientH1(Link):
                 self.tell_unread(r, 400, "client prematurely closed connection")
             self.close()
         self.w.settle()
+
+    cdef bint has_left(self, Request r) noexcept:
+        """A FIN behind a whole request: left while nothing was sent for it, half-closed after
+        dispatch. HTTP/1.0 clients do not half-close: there it is an end, as for nginx."""
+        if r.is_head_sent or r.is_done:
+            return False
+        if r.call is None:
+            return True
+        return r.head.version < 11 and not (
+            r.location.proxy is not None and (<ProxySettings>r.location.proxy).ignores_abort)
 
     cdef void on_lost(self) noexcept:
         cdef Request r = self.r

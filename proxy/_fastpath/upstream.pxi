@@ -229,6 +229,11 @@ cdef class UpstreamH1(Link):
 
     # ---------------------------------------------------------------- the answer comes
 
+    def get_buffer(self, hint):
+        if self.s.limit_rate or self.s.limit_rate_text is not None:
+            return self.w.view[:self.s.head_bytes]   # nginx paces by its buffers
+        return self.w.view
+
     def buffer_updated(self, Py_ssize_t n):
         tick()
         if self.tls is None:
@@ -276,14 +281,8 @@ cdef class UpstreamH1(Link):
         cdef uint64_t rate = self.s.limit_rate
         cdef uint64_t due_ms
         cdef UpstreamPacer pacer
-        cdef Str value
-        cdef uint32_t i
-        if self.s.limit_rate_text is not None and evaluate(
-                self.s.limit_rate_text, r, &value) == 0:
-            rate = 0
-            for i in range(value.n if value.n < 19 else 0):
-                if 48 <= value.p[i] <= 57:
-                    rate = rate * 10 + <uint64_t>(value.p[i] - 48)
+        if self.s.limit_rate_text is not None:
+            rate = size_of(self.s.limit_rate_text, r)
         if rate == 0 or self.pacer is not None:
             return
         due_ms = r.attempts[r.n_attempts - 1].start_ms + (
@@ -459,8 +458,12 @@ cdef class UpstreamH1(Link):
 
     cdef void leave(self) noexcept:
         """The request wants it no more (client gone, answered otherwise)."""
+        cdef Attempt* a
         if self.r is not None:
             on_released(self.upstream, self.peer, NULL, PEER_OK, clock.now_ms)
+            if self.r.n_attempts:
+                a = &self.r.attempts[self.r.n_attempts - 1]
+                a.response_ms = <int64_t>(clock.now_ms - a.start_ms)
         self.w.drop_ask(self)
         self.drop()
 

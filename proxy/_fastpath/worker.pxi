@@ -164,15 +164,17 @@ cdef class Worker(Conductor):
                 return
 
     def quit(self):
-        """Finish what is under way, take nothing new; idle connections close now."""
+        """Finish what is under way, take nothing new. A connection that was busy a moment ago may
+        have its next request on the way: that one is answered with Connection: close."""
         cdef PyObject* at = self.clients
         cdef ClientH1 c
         self.is_quitting = True
+        tick()
         while at != NULL:
             c = <ClientH1>at
             at = c.next
             if c.state == C_IDLE and c.held_n == 0 and c.client.requests:
-                c.close()
+                c.idle_until(PARTING_MS)
         if self.n_clients == 0 and self.on_empty is not None:
             self.on_empty()
 
@@ -384,8 +386,8 @@ cdef class Worker(Conductor):
             r.is_done = True
             self.complete(r)
             return
-        if r.limit_rate == 0 and r.location is not None:
-            r.limit_rate = r.location.limit_rate
+        if r.location is not None:
+            take_rate(r)
         if r.source is None:
             r.length = r.text.n
         rc = complete_location(r)
@@ -615,8 +617,7 @@ cdef class Worker(Conductor):
             self.upgrade(r, u)
             return
         r.stage = S_RELAY
-        if r.limit_rate == 0:
-            r.limit_rate = r.location.limit_rate
+        take_rate(r)
         if r.error_status:
             r.status = r.error_status
             r.reason.n = 0

@@ -86,7 +86,11 @@ class Running:
 
     @property
     def pid(self) -> int:
-        pid = int((self.prefix / "logs/h.pid").read_text())
+        """The master's by its file; 0 in the moment where two masters change places."""
+        try:
+            pid = int((self.prefix / "logs/h.pid").read_text())
+        except FileNotFoundError:
+            return 0
         self.masters.add(pid)
         return pid
 
