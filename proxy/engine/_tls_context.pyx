@@ -14,7 +14,6 @@ from proxy.engine._openssl cimport *
 
 
 cdef enum:
-    EPOCH_LEAST_S = 300       # a ticket key of ours is used so long, then accepted as long again
     NAME_BYTES = 16
 
 VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
@@ -28,6 +27,7 @@ cdef bytes alpn_names = HTTP_1
 cdef int context_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL)
 ssl_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL)
 cdef unsigned char[32] secret
+cdef uint64_t birth_s = 0     # epochs are counted from here, in all workers
 RAND_bytes(secret, 32)
 
 
@@ -36,6 +36,11 @@ def share_secret(zone: Zone):
     over reloads too."""
     HMAC(EVP_sha512(), b"tickets", 7, <const unsigned char*>&zone.head.seed[0], 16, scratch, NULL)
     memcpy(secret, scratch, 32)
+    global birth_s
+    cdef uint64_t* birth = <uint64_t*>zone.data()
+    if birth[0] == 0:
+        birth[0] = <uint64_t>wall_s(NULL)
+    birth_s = birth[0]
 
 cdef unsigned char[64] scratch
 
@@ -325,9 +330,10 @@ cdef class Context:
         cdef int n = self.n_keys
         if n == 0:
             step = <uint64_t>SSL_CTX_get_timeout(self.ctx)
-            if step < EPOCH_LEAST_S:
-                step = EPOCH_LEAST_S
-            epoch = <uint64_t>wall_s(NULL) // step
+            if step == 0:
+                step = 1
+            # a key seals tickets for one session timeout, and opens them for one more
+            epoch = (<uint64_t>wall_s(NULL) - birth_s) // step + 1
             if epoch != self.epoch:
                 derive_key(&self.keys[0], epoch)
                 derive_key(&self.keys[1], epoch - 1)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from proxy.conf.directive import HTTP, LOCATION, LOCATION_IF, SERVER, directive
 from proxy.conf.report import ConfError
-from proxy.conf.values import Duration, Enum, Flag, Int, Rest, Size, read_ms, read_seconds, read_size
+from proxy.conf.values import (
+    Duration,
+    Enum,
+    Flag,
+    Int,
+    Rest,
+    Size,
+    read_ms,
+    read_seconds,
+    read_size,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
