@@ -32,7 +32,9 @@ cdef class SubStream(Stream):
         self.w.complete(r)
 
 
-cdef int ask_request(Worker w, Request parent, Str uri, Str args, SubWaiter waiter, object tag) noexcept:
+cdef int ask_request(
+    Worker w, Request parent, Str uri, Str args, SubWaiter waiter, object tag
+) noexcept:
     cdef Request sub
     cdef SubStream s
     cdef Request m = parent.main

@@ -5,9 +5,8 @@
 
 from cython cimport final
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
 
-from proxy.base._arena cimport copy, take
+from proxy.base._arena cimport take
 from proxy.base._escape cimport ESCAPE_HTML, escape_uri, escaped_size
 from proxy.base._clock cimport clock
 from proxy.base._pcre cimport Pattern
@@ -147,7 +146,6 @@ cdef class SsiFilter(BodyFilter):
 
     cdef int pump(self, Request r) noexcept:
         cdef bint was_busy = self.is_busy
-        cdef Included it
         cdef int rc
         if was_busy:
             return BLOCKED
@@ -364,8 +362,8 @@ cdef class SsiFilter(BodyFilter):
         left = self.value_of(r, found[1])
         right = found[3]
         is_equal = found[2] == b"="
-        if len(right) > 1 and right[:1] == b"/" and right[-1:] == b"/":
-            pattern = Pattern(right[1:-1])
+        if len(right) > 1 and right.startswith(b"/") and right.endswith(b"/"):
+            pattern = Pattern(right[1:len(right) - 1])
             groups = pattern.match(left)
             if groups is not None:
                 self.shared.captures = groups

@@ -8,6 +8,7 @@ from libc.string cimport memcpy, memset
 
 from proxy.base._arena cimport copy, take
 from proxy.base._client cimport Address
+from proxy.base._report cimport R_CRIT, R_ERROR, report, report_about, report_text
 from proxy.base.head cimport *
 from proxy.base.span cimport Str, is_same_word, of_bytes, text, to_bytes
 from proxy.base.verdict cimport NO_MEMORY
@@ -66,6 +67,8 @@ cdef int judge_address(AccessSettings s, Request r) noexcept:
         else:
             matches = a.binary_n == 16 and mapped == NULL and is_within(a.binary, rule, 16)
         if matches:
+            if not rule.is_allow:
+                report_text(R_ERROR, r, b"access forbidden by rule")
             return LET_IN if rule.is_allow else 403
     return DECLINED
 
@@ -123,6 +126,8 @@ cdef bytes credentials(Request r):
 cdef int judge_password(AccessSettings s, Request r, list slow) noexcept:
     cdef Str value
     cdef bytes given
+    cdef bytes told
+    cdef bytes path = b""
     if evaluate(s.realm, r, &value) < 0:
         return 500
     if value.n == 3 and is_same_word(value.p, b"off", 3):
@@ -141,17 +146,35 @@ cdef int judge_password(AccessSettings s, Request r, list slow) noexcept:
             path = s.prefix + path
         stored = s.find_user(path, user)
         if stored is None:
+            tell_user(r, user, b'" was not found')
             return ask_password(s, r)
         is_right = s.check_fast(stored, password)
         if is_right is None:
             slow.append(stored)
             slow.append(password)
             return -1
+        if not is_right:
+            tell_user(r, user, b'": password mismatch')
         return LET_IN if is_right else ask_password(s, r)
     except OSError as error:
+        told = f'open() "{shown(path)}" failed ({error.errno}: {error.strerror})'.encode()
+        report(R_ERROR if error.errno == ENOENT else R_CRIT, r, of_bytes(told))
         return 403 if error.errno == ENOENT else 500
     except Exception:
         return 500
+
+
+cdef str shown(bytes name):
+    return name.decode("utf-8", "backslashreplace")
+
+
+cdef void tell_user(Request r, bytes user, const char* behind) noexcept:
+    cdef bytes told
+    try:
+        told = "".join([c if c.isprintable() else "?" for c in shown(user)[:256]]).encode()
+    except Exception:
+        return
+    report_about(R_ERROR, r, b'user "', of_bytes(told), behind)
 
 
 cdef void forget_challenge(Request r) noexcept:
@@ -172,6 +195,7 @@ cdef int take_challenge(Request r, Str name, Str value) noexcept:
 
 cdef int judge_answer(AccessSettings s, Request r, Request sub) noexcept:
     cdef Str value
+    cdef bytes told
     cdef uint16_t i
     cdef Field* f
     cdef uint32_t number
@@ -187,6 +211,8 @@ cdef int judge_answer(AccessSettings s, Request r, Request sub) noexcept:
     if sub.status == 403:
         return 403
     if sub.status != 401:
+        told = f"auth request unexpected status: {sub.status}".encode()
+        report(R_ERROR, r, of_bytes(told))
         return 500
     if sub.answer.fields != NULL and not sub.is_answer_ours:
         for i in range(sub.answer.n_fields):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from functools import partial
 
 from proxy.conf.directive import HTTP, LIMIT_EXCEPT, LOCATION, SERVER, directive
 from proxy.conf.report import ConfError
@@ -76,13 +77,11 @@ def read_methods(args: list[Token], block: Block) -> int:
     return mask | 1 << METHODS["HEAD"] if mask & 1 << METHODS["GET"] else mask
 
 
-for _name in ("allow", "deny"):
-    directive(
-        _name, EVERY | LIMIT_EXCEPT, least=1, most=1, many=True,
-        read=lambda args, block, _is_allow=_name == "allow": read_rule(_is_allow, args, block),
-        syntax="address | network | unix: | all",
-        doc=f"{_name.capitalize()}s access to clients of these addresses; the first match counts.",
-    )  # fmt: skip
+RULE = "address | network | unix: | all"
+directive("allow", EVERY | LIMIT_EXCEPT, read=partial(read_rule, True), least=1, most=1, many=True,
+          syntax=RULE, doc="Lets clients of these addresses in; the first match counts.")
+directive("deny", EVERY | LIMIT_EXCEPT, read=partial(read_rule, False), least=1, most=1, many=True,
+          syntax=RULE, doc="Refuses clients of these addresses; the first match counts.")
 directive("auth_basic", EVERY | LIMIT_EXCEPT, Text(), default="off",
           doc="Asks for a user name and password (RFC 7617); the text is the realm, off: nothing.")
 directive("auth_basic_user_file", EVERY | LIMIT_EXCEPT, Text(),

@@ -145,7 +145,8 @@ def test_large_answers(gateway, upstream):
 
 def test_bounds(gateway):
     assert 40 <= gateway.get("/loop.html").body.count(b".") <= 60
-    write(gateway, "small.html", '<!--#include virtual="/big.html" set="v" --><!--#echo var="v" -->')
+    page = '<!--#include virtual="/big.html" set="v" --><!--#echo var="v" -->'
+    write(gateway, "small.html", page)
     assert gateway.get("/small.html").body == b""
     write(gateway, "t.html", "<!--#" + "x" * 40000)
     assert gateway.get("/t.html").text == "<!--#" + "x" * 40000

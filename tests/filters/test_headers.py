@@ -114,7 +114,7 @@ def test_trailers(gateway, upstream):
 
 
 def block(text):
-    model = load_text("events { } http { server { %s } }" % text)
+    model = load_text(f"events {{ }} http {{ server {{ {text} }} }}")
     return model.find("http")[0].find("server")[0]
 
 
