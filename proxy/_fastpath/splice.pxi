@@ -90,7 +90,7 @@ cdef class Splice(Timed):
             self.close()
             return False
         source.pause()
-        if self.is_answer and self.u.s.is_buffered:
+        if self.is_answer and self.u.s.is_buffered and self.u.s.file_bytes:
             set_deadline(self.w.wheel, self, clock.now_ms + KEEP_UP_MS)
         return True
 
@@ -146,7 +146,9 @@ cdef class Splice(Timed):
         cdef bint is_full = False
         while moved < TURN_BYTES:
             if self.left and not is_dry and self.in_pipe < PIPE_BYTES // 2:
-                want = PIPE_BYTES if self.left > PIPE_BYTES else <size_t>self.left
+                want = PIPE_BYTES - self.in_pipe
+                if self.left < <int64_t>want:
+                    want = <size_t>self.left
                 n = c_splice(self.source, NULL, self.ends[1], NULL, want,
                              SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
                 if n > 0:
