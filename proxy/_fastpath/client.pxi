@@ -319,6 +319,8 @@ cdef class ClientH1(Link):
             return
         got = self.unseal(p, n)
         if got < 0:
+            if not self.tls.is_ready:
+                self.report_handshake()
             self.cut()
             return
         if self.tls.is_ready and not was_ready:
@@ -326,9 +328,18 @@ cdef class ClientH1(Link):
                          clock.now_ms + self.listener.default_server.head_timeout_ms)
         if got:
             self.take(plain, <uint32_t>got)
-        if self.tls.is_ended and not self.is_ended and not self.is_closing:
+        if self.is_closing:
+            return
+        if self.tls.is_broken:
+            self.cut()
+        elif self.tls.is_ended and not self.is_ended:
             self.is_ended = True
             self.on_ended()
+
+    cdef report_handshake(self):
+        cdef bytes words = b"SSL_do_handshake() failed (%s) while SSL handshaking, client: %s" % (
+            self.tls.reason, to_bytes(address_text(&self.client.address)))
+        report(R_INFO, None, of_bytes(words))
 
     cdef void take(self, char* p, uint32_t n) noexcept:
         cdef uint32_t used

@@ -96,8 +96,23 @@ cdef int find_host(Request r) noexcept:
         if refused:
             r.status = <uint16_t>refused
             r.keep_alive = False
+            report_certificate(r, c.tls)
             return STATUS
     return read_target(r)
+
+
+cdef report_certificate(Request r, Tls tls):
+    """Why a client's certificate, or its want of one, was refused. nginx's words."""
+    cdef bytes words
+    if r.status == 421:
+        words = (b"client attempted to request the server name different from the one that "
+                 b"was negotiated")
+    elif r.status == 495:
+        words = b"client SSL certificate verify error: " + tls.verify_reason()
+    else:
+        words = b"client sent no required SSL certificate"
+    words += b" while reading client request headers"
+    report(R_INFO, r, of_bytes(words))
 
 
 cdef int read_target(Request r) noexcept:

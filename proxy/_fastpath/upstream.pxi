@@ -150,15 +150,24 @@ cdef class UpstreamH1(Link):
             session = self.peer.tls_session
         self.tls = begin_client(s.tls.context, sni.encode("latin-1") if sni else None, session)
 
+    cdef report_tls(self, bytes what):
+        cdef bytes words = what + b" while SSL handshaking to upstream"
+        if self.r is not None:
+            report(R_ERROR, self.r, of_bytes(words))
+
     cdef void take_sealed(self, char* p, uint32_t n) noexcept:
         cdef Py_ssize_t got = self.unseal(p, n)
+        cdef bytes wrong
         if self.tls.session is not None:
             self.peer.tls_session = self.tls.session
             self.tls.session = None
         if self.state == U_DIALING and got >= 0 and self.tls.is_ready and self.r is not None:
-            if self.s.tls_verify and not self.tls.is_peer_named(self.tls_name):
-                self.lose(UPSTREAM_REFUSED)
-                return
+            if self.s.tls_verify:
+                wrong = self.tls.check_peer(self.tls_name)
+                if wrong is not None:
+                    self.report_tls(wrong)
+                    self.lose(UPSTREAM_REFUSED)
+                    return
             self.begin()
         if got > 0 and not self.is_closing:
             self.take(plain, <uint32_t>got)
@@ -167,6 +176,8 @@ cdef class UpstreamH1(Link):
         if self.tls.is_broken:
             if self.state == U_DIALING:
                 self.peer.tls_session = None
+                if self.tls.reason is not None:
+                    self.report_tls(b"SSL_do_handshake() failed (" + self.tls.reason + b")")
                 self.lose(UPSTREAM_REFUSED)
             else:
                 self.on_lost()

@@ -77,6 +77,8 @@ cdef extern from "<openssl/ssl.h>":
         TLSEXT_NAMETYPE_host_name
         TLS1_VERSION
         TLS1_3_VERSION
+        SSL_CONF_TYPE_FILE
+        SSL_CONF_TYPE_DIR
         SSL_CONF_FLAG_FILE
         SSL_CONF_FLAG_CLIENT
         SSL_CONF_FLAG_SERVER
@@ -143,6 +145,7 @@ cdef extern from "<openssl/ssl.h>":
     void SSL_CONF_CTX_free(SSL_CONF_CTX*)
     unsigned int SSL_CONF_CTX_set_flags(SSL_CONF_CTX*, unsigned int)
     void SSL_CONF_CTX_set_ssl_ctx(SSL_CONF_CTX*, SSL_CTX*)
+    int SSL_CONF_cmd_value_type(SSL_CONF_CTX*, const char*)
     int SSL_CONF_cmd(SSL_CONF_CTX*, const char*, const char*)
     int SSL_CONF_CTX_finish(SSL_CONF_CTX*)
 

@@ -43,6 +43,7 @@ cdef class Tls:
     cdef public object server         # what SNI chose, None: nothing
     cdef ServerTls server_tls         # of the server that rules the handshake
     cdef Session session              # a new one came (as a client)
+    cdef bytes reason                 # why it broke
     cdef uint8_t is_begun
     cdef uint8_t is_ready             # the handshake is done
     cdef uint8_t is_ended             # close_notify came
@@ -54,8 +55,10 @@ cdef class Tls:
     cdef Py_ssize_t read(self, const char* p, size_t n) noexcept
     cdef int seal(self, const char* p, size_t n, const char* q, size_t m) noexcept
     cdef void finish(self) noexcept
-    cdef bint is_peer_named(self, bytes name) noexcept
+    # Is the chain good, and is it the certificate of `name`? None, or what is wrong.
+    cdef bytes check_peer(self, bytes name)
     cdef int client_fault(self, ServerTls chosen) noexcept
+    cdef bytes verify_reason(self)
 
 
 cdef Tls begin_server(Door door)

@@ -6,7 +6,7 @@ from libc.stdlib cimport malloc, realloc
 from libc.string cimport memcpy
 
 from proxy.engine._openssl cimport *
-from proxy.engine._tls_context cimport ssl_index
+from proxy.engine._tls_context cimport ssl_index, why
 
 
 cdef enum:
@@ -180,7 +180,7 @@ cdef class Tls:
                 self.is_ended = True
             elif error != SSL_ERROR_WANT_READ:
                 self.is_broken = True
-                ERR_clear_error()
+                self.reason = why().encode()
             break
         self.in_n = 0
         if not self.is_ready and SSL_is_init_finished(self.ssl):
@@ -231,12 +231,20 @@ cdef class Tls:
             SSL_shutdown(self.ssl)
             ERR_clear_error()
 
-    cdef bint is_peer_named(self, bytes name) noexcept:
-        """proxy_ssl_verify: is the chain good, and is it the certificate of `name`?"""
+    cdef bytes check_peer(self, bytes name):
+        """proxy_ssl_verify. nginx's words."""
         cdef X509* certificate = SSL_get0_peer_certificate(self.ssl)
-        return (SSL_get_verify_result(self.ssl) == X509_V_OK and certificate != NULL
-                and X509_check_host(certificate, <const char*>name, <size_t>len(name), 0,
-                                    NULL) == 1)
+        if SSL_get_verify_result(self.ssl) != X509_V_OK:
+            return b"upstream SSL certificate verify error: " + self.verify_reason()
+        if certificate == NULL or X509_check_host(
+                certificate, <const char*>name, <size_t>len(name), 0, NULL) != 1:
+            return b'upstream SSL certificate does not match "' + name + b'"'
+        return None
+
+    cdef bytes verify_reason(self):
+        """"(18:self-signed certificate)"."""
+        cdef long result = SSL_get_verify_result(self.ssl)
+        return b"(%d:%s)" % (result, <bytes>X509_verify_cert_error_string(result))
 
     cdef int client_fault(self, ServerTls chosen) noexcept:
         """What a server that verifies answers to this client: 0 nothing, or 421, 495, 496."""

@@ -186,13 +186,16 @@ cdef class Context:
             EVP_PKEY_free(key)
             raise ValueError(f"PEM_read_bio_DHparams() failed ({why()})")
 
-    def command(self, str name, str value):
-        """One ssl_conf_command."""
+    def command(self, str name, str value, str path):
+        """One ssl_conf_command; path: the value where it turns out to be a file's name."""
         cdef SSL_CONF_CTX* commands = SSL_CONF_CTX_new()
         cdef int rc
         ERR_clear_error()
         SSL_CONF_CTX_set_flags(commands, DEFINED_COMMANDS)
         SSL_CONF_CTX_set_ssl_ctx(commands, self.ctx)
+        rc = SSL_CONF_cmd_value_type(commands, name.encode())
+        if rc == SSL_CONF_TYPE_FILE or rc == SSL_CONF_TYPE_DIR:
+            value = path
         rc = SSL_CONF_cmd(commands, name.encode(), value.encode())
         if rc > 0:
             rc = SSL_CONF_CTX_finish(commands)

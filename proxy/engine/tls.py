@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from proxy.conf.directive import HTTP, SERVER, directive
+from proxy.conf.directive import HTTP, LOCATION, SERVER, directive
 from proxy.conf.report import ConfError
 from proxy.conf.values import (
     Enum,
@@ -106,6 +106,8 @@ directive("ssl_ecdh_curve", BOTH, Word(), default="auto",
 directive("ssl_dhparam", BOTH, Word(), doc="Parameters for DHE cipher suites, in PEM.")
 directive("ssl_conf_command", BOTH, Word(), Word(), many=True,
           doc="A command of OpenSSL's own configuration.")
+directive("proxy_ssl_conf_command", HTTP | SERVER | LOCATION, Word(), Word(), many=True,
+          doc="The same for connections to upstreams.")
 directive("ssl_session_cache", BOTH, read=read_session_cache, most=2, default=("none", 0),
           syntax="off | none | [builtin[:size]] [shared:name:size]",
           doc="Where sessions without tickets are kept: in each worker.")
@@ -270,7 +272,7 @@ def _make_server(block: Block, server: ServerTls) -> Context:
             [_ticket_key(block, name) for name in get("ssl_session_ticket_key")],
         )
         for name, value in get("ssl_conf_command"):
-            context.command(str(name), str(value))
+            context.command(str(name), str(value), block.conf_path(value))
     except ValueError as error:
         raise block.error(str(error)) from None
     return context
@@ -306,6 +308,8 @@ def make_client(block: Block) -> Context:
                 context.check_revoked()
         if get("proxy_ssl_session_reuse"):
             context.resume_sessions()
+        for name, value in get("proxy_ssl_conf_command"):
+            context.command(str(name), str(value), block.conf_path(value))
     except ValueError as error:
         raise block.error(str(error)) from None
     return context

@@ -46,6 +46,7 @@ class TlsContexts:
             tuple(get("proxy_ssl_protocols")),
             str(get("proxy_ssl_ciphers")),
             get("proxy_ssl_session_reuse"),
+            tuple(get("proxy_ssl_conf_command")),
         )
         if key not in self._made:
             self._made[key] = self.make(block)
