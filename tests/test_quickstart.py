@@ -20,9 +20,13 @@ pytestmark = pytest.mark.skipif(find_spec("proxy.__main__") is None, reason="no 
 
 
 def checkout(folder: Path) -> Path:
-    """A prefix that looks like a fresh clone: conf/ and an empty var/."""
+    """A prefix that looks like a fresh clone: conf/, and var/ with the certificate for trying."""
     shutil.copytree(ROOT / "conf", folder / "conf")
     (folder / "var").mkdir()
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=a -keyout server.key"
+    subprocess.run(
+        [*make.split(), "-out", "server.crt"], cwd=folder / "var", check=True, capture_output=True
+    )
     return folder
 
 

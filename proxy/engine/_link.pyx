@@ -4,7 +4,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.string cimport memcpy, memset
 
-from proxy.engine._tls cimport sealed, sealed_n
+from proxy.engine._tls cimport sealed, take_sealed
 
 cdef enum:
     SEAL_BYTES = 128 * 1024   # sealed at a time
@@ -100,9 +100,7 @@ cdef class Link(Timed):
 
     cdef int send_sealed(self) noexcept:
         """What TLS wants to be sent. 0, 1 blocked, -1 gone."""
-        cdef size_t n = sealed_n
-        global sealed_n
-        sealed_n = 0
+        cdef size_t n = take_sealed()
         if n == 0:
             return self.is_blocked
         return self.write_plain(sealed, n, NULL, 0)

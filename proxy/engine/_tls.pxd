@@ -16,7 +16,7 @@ cdef enum:
 
 cdef char* plain
 cdef char* sealed
-cdef size_t sealed_n
+cdef size_t take_sealed() noexcept    # how many bytes; none are left
 
 
 @final

@@ -1,6 +1,5 @@
 # One connection's encryption over OpenSSL, without a socket: bytes in, bytes out.
 
-from cpython.object cimport PyObject
 from cython cimport final
 from libc.stdlib cimport malloc, realloc
 from libc.string cimport memcpy
@@ -15,11 +14,18 @@ cdef enum:
 
 plain = <char*>malloc(PLAIN_BYTES)    # pages nobody touches cost nothing
 sealed = <char*>malloc(SEALED_FIRST)
-sealed_n = 0
+cdef size_t sealed_n = 0
 cdef size_t sealed_cap = SEALED_FIRST
 cdef char[RECORD_BYTES] joined        # a head and the body behind it, for one record
 if plain == NULL or sealed == NULL:
     raise MemoryError
+
+
+cdef size_t take_sealed() noexcept:
+    global sealed_n
+    cdef size_t n = sealed_n
+    sealed_n = 0
+    return n
 
 
 # ---------------------------------------------------------------- between OpenSSL and our buffers

@@ -7,7 +7,6 @@ from cpython.object cimport PyObject
 from cython cimport final
 from libc.string cimport memcmp, memcpy, memset
 from libc.time cimport time as wall_s
-from libc.stdint cimport uint32_t
 
 from proxy.base._shm cimport Zone
 from proxy.engine._openssl cimport *
@@ -27,6 +26,7 @@ cdef bytes alpn_names = HTTP_1
 cdef int context_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL)
 ssl_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL)
 cdef unsigned char[32] secret
+cdef unsigned char[64] scratch
 cdef uint64_t birth_s = 0     # epochs are counted from here, in all workers
 RAND_bytes(secret, 32)
 
@@ -41,8 +41,6 @@ def share_secret(zone: Zone):
     if birth[0] == 0:
         birth[0] = <uint64_t>wall_s(NULL)
     birth_s = birth[0]
-
-cdef unsigned char[64] scratch
 
 
 cdef object why():
