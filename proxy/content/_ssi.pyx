@@ -34,6 +34,7 @@ cdef enum:
     HELD_BYTES = 65536        # of one sub-request before its turn, and of input before it is read
     MOST_COMMAND = 16384      # bytes of one command
     MOST_NESTED = 32          # if inside if
+    MOST_NAMES = 4096         # variables of the conf and of pages together
     MOST_SHARED = 1 << 20     # bytes of variables and blocks of one request
 
 START = b"<!--#"
@@ -384,8 +385,8 @@ cdef class SsiFilter(BodyFilter):
         if name.isdigit():
             index = int(name) if len(name) < 3 else 99
             return self.shared.captures[index] if index < len(self.shared.captures) else None
-        if name not in numbers and name not in declared and not any(
-                name.startswith(prefix) for prefix in prefixes):
+        if name not in numbers and (len(numbers) >= MOST_NAMES or name not in declared and not any(
+                name.startswith(prefix) and name != prefix for prefix in prefixes)):
             return None
         number = find_number(name)
         return to_bytes(value) if find_value(r, number, &value) == 1 else None
