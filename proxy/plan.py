@@ -67,6 +67,7 @@ class Plan:
         begin_variables(model)
         for http in model.find("http"):
             self.upstreams = upstream_freeze.Upstreams(http, self.resolver_of, tls.make_client)
+            self.numbers.upstreams = self.upstreams.all
             if seat is not None:
                 self.upstreams.share(upstream_zones(http, seat))
             for block in http.find("server"):
@@ -291,6 +292,6 @@ def check(model: Block) -> None:
 
 def build(model: Block, seat: Seat) -> Plan:
     """The plan of a worker."""
-    if tls.SECRET_ZONE in seat.shared:
-        tls.share_secret(Zone.attach(seat.shared[tls.SECRET_ZONE]))
+    names = [name for name in tls.tls_zones(model) if name in seat.shared]
+    tls.share({name: Zone.attach(seat.shared[name]) for name in names})
     return Plan(model, seat)

@@ -25,11 +25,11 @@ CONN_DECISIONS = ("", "passed", "rejected", "rejected_dry_run")
 
 
 class Numbers:
-    """`counters` for the fast path; `peers` is who tells the state of upstream peers."""
+    """`counters` for the fast path; `upstreams` gives those whose peers are told."""
 
     def __init__(self, shared: Mapping[str, int] | None) -> None:
         self.counters: Counters | None = None
-        self.peers: Callable[[], Iterable[tuple[str, str, bool, int]]] = tuple
+        self.upstreams: Callable[[], Iterable[Any]] = tuple
         if shared is not None and ZONE in shared:
             self.counters = open_counters(Zone.attach(shared[ZONE]))
             put_counters(self.counters)
@@ -56,7 +56,7 @@ class Numbers:
         return (
             200,
             [("Content-Type", CONTENT_TYPE)],
-            write_metrics(self.counters.read(), self.peers()),
+            write_metrics(self.counters.read(), peer_states(self.upstreams())),
         )
 
     def stub_status(self, asked: Any) -> Page:
@@ -71,3 +71,18 @@ class Numbers:
         if block.own("stub_status"):
             return self.stub_status
         return None
+
+
+def peer_states(upstreams: Iterable[Any]) -> list[tuple[str, str, bool, int]]:
+    """(upstream, peer, is it up, requests in flight), a line for each address.
+
+    Workers share these through the upstream's zone; without one it is what this worker sees.
+    """
+    found: dict[tuple[str, str], tuple[bool, int]] = {}
+    for upstream in upstreams:
+        for peer in upstream.peers:
+            name = (upstream.name.decode("latin-1"), peer.name.decode("latin-1"))
+            is_up = not peer.is_down and not (peer.max_fails and peer.fails >= peer.max_fails)
+            was_up, active = found.get(name, (False, 0))
+            found[name] = (is_up or was_up, active + peer.conns)
+    return [(*name, *state) for name, state in found.items()]

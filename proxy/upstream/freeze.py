@@ -69,6 +69,10 @@ class Upstreams:
             if settings.zone is not None and settings.zone.name in zones:
                 self.named[key].share(zones[settings.zone.name])
 
+    def all(self) -> list[Upstream]:
+        """Every upstream there is by now."""
+        return [*self.named.values(), *self.implicit.values()]
+
     def to_follow(self) -> list[tuple[Upstream, UpstreamSettings]]:
         """The upstreams whose names a worker follows: follow.follow(upstream, settings, resolver)
         with a resolver of settings.resolver."""

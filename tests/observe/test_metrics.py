@@ -79,6 +79,9 @@ def test_what_was_done_is_counted_where_it_was_done(headrace, upstream):
     assert total(found, asked, f'peer="127.0.0.1:{upstream.port}"') == 2
     assert total(found, failed, f'peer="127.0.0.1:{upstream.port}"') == 0
     assert total(found, failed, f'peer="127.0.0.1:{gateway.ports[1]}"') == 1
+    up = "headrace_upstream_peer_up"
+    assert total(found, up, f'peer="127.0.0.1:{upstream.port}"') == 1
+    assert total(found, "headrace_upstream_peer_active") == 0
     assert found["headrace_connections_accepted_total{}"] == 2
 
 
