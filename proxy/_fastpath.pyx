@@ -41,6 +41,7 @@ from proxy.filters._access cimport (
     judge_password,
 )
 from proxy.filters._headers cimport add_fields, add_trailers, expect_trailers
+from proxy.filters._realip cimport put_real_address
 from proxy.functions._handler cimport answer_unready
 from proxy.limits._admit cimport LimitSettings, check_reqs, give_conns, take_conns
 from proxy.observe._counters cimport Block, Counters, count, count_request
@@ -64,6 +65,7 @@ from proxy.wire._h1 cimport (
     Limits, begin_head, body_kind, read_request_head, read_response_head, read_trailers,
 )
 from proxy.wire._h1answer cimport frame_answer, write_answer_head, write_trailers
+from proxy.wire._proxy_protocol cimport PROXY_HEADER_MAX, ProxyHeader, read_proxy_header
 
 from socket import (
     AF_UNIX, IPPROTO_TCP, SO_ERROR, SO_KEEPALIVE, SO_REUSEADDR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM,

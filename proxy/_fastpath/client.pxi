@@ -263,6 +263,7 @@ cdef class ClientH1(Link):
     cdef uint8_t state
     cdef uint8_t is_feeding
     cdef uint8_t is_misled        # plain HTTP where TLS is spoken
+    cdef uint8_t is_unannounced   # its PROXY header did not come whole yet
     cdef uint8_t was_silent       # cut by a timeout: close without lingering
     cdef uint8_t is_interim_sent
     cdef char* held
@@ -292,6 +293,7 @@ cdef class ClientH1(Link):
         self.client.accepted_ms = clock.now_ms
         self.client.open(self.fd)
         self.client.tls = self.tls
+        self.is_unannounced = self.listener.is_proxied
         w.add_client(self)
         set_deadline(w.wheel, self, clock.now_ms + self.listener.default_server.head_timeout_ms)
 
@@ -300,11 +302,63 @@ cdef class ClientH1(Link):
     def buffer_updated(self, Py_ssize_t n):
         cdef Worker w = self.w
         tick()
-        if self.tls is None:
+        if self.is_unannounced:
+            self.take_announced(w.buf, <uint32_t>n)
+        elif self.tls is None:
             self.take(w.buf, <uint32_t>n)
         else:
             self.take_sealed(w.buf, <uint32_t>n)
         w.settle()
+
+    cdef void take_announced(self, char* p, uint32_t n) noexcept:
+        """The PROXY header first, whole, then what came behind it."""
+        cdef ProxyHeader h
+        cdef char* all_of_it = NULL
+        cdef int used
+        if self.held_n:
+            if not self.hold(p, n):
+                self.cut()
+                return
+            p = all_of_it = self.held
+            n = self.held_n
+        used = read_proxy_header(p, n, &h)
+        if used == 0 and n < PROXY_HEADER_MAX:
+            if all_of_it == NULL and not self.hold(p, n):
+                self.cut()
+            return
+        if used <= 0:
+            self.report_unannounced(p, n)
+            self.cut()
+            return
+        self.held = NULL
+        self.held_n = self.held_cap = 0
+        self.is_unannounced = False
+        if h.has_addresses and not self.keep_announced(&h):
+            self.cut()
+        elif n > <uint32_t>used:
+            if self.tls is None:
+                self.take(p + used, n - <uint32_t>used)
+            else:
+                self.take_sealed(p + used, n - <uint32_t>used)
+        free(all_of_it)
+
+    cdef bint keep_announced(self, ProxyHeader* h) noexcept:
+        cdef Client c = self.client
+        try:
+            c.proxy_header = h.source[:h.source_n] + h.target[:h.target_n]
+        except MemoryError:
+            return False
+        c.proxy_address = text(<const char*><bytes>c.proxy_header, h.source_n)
+        c.proxy_server_address = text(c.proxy_address.p + h.source_n, h.target_n)
+        c.proxy_port = h.source_port
+        c.proxy_server_port = h.target_port
+        return True
+
+    cdef report_unannounced(self, const char* p, uint32_t n):
+        cdef bytes shown = p[:n if n < 64 else 64].split(b"\n")[0].strip()
+        cdef bytes words = b'broken header: "%s" while reading PROXY protocol, client: %s' % (
+            repr(shown)[2:-1].encode(), to_bytes(address_text(&self.client.peer)))
+        report(R_ERROR, None, of_bytes(words))
 
     cdef void take_sealed(self, char* p, uint32_t n) noexcept:
         """Through TLS; a client that speaks plain HTTP here is understood, and told so (497)."""
@@ -473,6 +527,7 @@ cdef class ClientH1(Link):
         cdef Request r = self.w.new_request()
         (<H1Stream>r.stream).conn = self
         r.client = self.client
+        self.client.address = self.client.peer   # realip's held for one request
         r.id = self.client.serial
         self.w.stats.requests += 1
         self.w.stats.waiting -= 1

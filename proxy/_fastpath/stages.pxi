@@ -8,6 +8,7 @@ cdef int route(Worker w, Request r) noexcept:
         rc = find_host(r)
         if rc != 0:
             return rc
+        put_realip(r)
     if r.server.rewrite is not None:
         r.location = <Location>r.server.settings
         program = <Program>r.server.rewrite
@@ -17,6 +18,11 @@ cdef int route(Worker w, Request r) noexcept:
         if rc != GO and rc != REWRITE_AGAIN:
             return rc
     return search(w, r)
+
+
+cdef inline void put_realip(Request r) noexcept:
+    if r.location.access is not None and (<AccessSettings>r.location.access).realip is not None:
+        put_real_address(<AccessSettings>r.location.access, r)
 
 
 cdef int search(Worker w, Request r) noexcept:
@@ -145,6 +151,7 @@ cdef int admit(Worker w, Request r) noexcept:
     cdef LimitSettings s
     cdef uint64_t delay_ms = 0
     cdef int rc
+    put_realip(r)
     if l.limits is not None:
         s = <LimitSettings>l.limits
         if s.reqs is not None:

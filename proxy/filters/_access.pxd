@@ -3,6 +3,7 @@
 from cython cimport final
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
+from proxy.base._client cimport Address
 from proxy.base._request cimport Location, Request
 from proxy.variables._variables cimport Template
 
@@ -43,6 +44,11 @@ cdef class AccessSettings:
     cdef public list sets                 # auth_request_set: (variable number, Template)
     cdef public uint32_t except_methods   # limit_except: 1 << Method each
     cdef public Location except_location  # what holds for all the others
+    cdef public object realip             # whose word about the address counts, or None
+
+
+# The first rule that speaks of this address, or NULL.
+cdef const Rule* match_rule(AccessSettings s, const Address* a) noexcept
 
 
 # allow and deny, first match. DECLINED, LET_IN or 403.

@@ -44,15 +44,11 @@ cdef bint is_within(const uint8_t* address, const Rule* rule, int n) noexcept:
     return True
 
 
-cdef int judge_address(AccessSettings s, Request r) noexcept:
-    cdef Address* a
-    cdef Rule* rule
+cdef const Rule* match_rule(AccessSettings s, const Address* a) noexcept:
+    cdef const Rule* rule
     cdef uint32_t i
     cdef const uint8_t* mapped = NULL
     cdef bint matches
-    if r.client is None:
-        return DECLINED
-    a = &r.client.address
     if a.binary_n == 16 and is_mapped(a.binary):
         mapped = &a.binary[12]               # an IPv4 client on an IPv6 socket
     for i in range(s.n_rules):
@@ -67,10 +63,20 @@ cdef int judge_address(AccessSettings s, Request r) noexcept:
         else:
             matches = a.binary_n == 16 and mapped == NULL and is_within(a.binary, rule, 16)
         if matches:
-            if not rule.is_allow:
-                report_text(R_ERROR, r, b"access forbidden by rule")
-            return LET_IN if rule.is_allow else 403
-    return DECLINED
+            return rule
+    return NULL
+
+
+cdef int judge_address(AccessSettings s, Request r) noexcept:
+    cdef const Rule* rule
+    if r.client is None:
+        return DECLINED
+    rule = match_rule(s, &r.client.address)
+    if rule == NULL:
+        return DECLINED
+    if not rule.is_allow:
+        report_text(R_ERROR, r, b"access forbidden by rule")
+    return LET_IN if rule.is_allow else 403
 
 
 cdef bint is_mapped(const uint8_t* p) noexcept:

@@ -9,6 +9,7 @@ from proxy.conf.directive import HTTP, LIMIT_EXCEPT, LOCATION, SERVER, directive
 from proxy.conf.report import ConfError
 from proxy.conf.values import Duration, Text
 from proxy.filters._access import AccessSettings
+from proxy.filters.realip import freeze_realip
 from proxy.filters.users import UserFiles, check_fast
 from proxy.variables._variables import compile as compile_text
 from proxy.variables._variables import define_stored
@@ -113,7 +114,7 @@ def rules_of(block: Block) -> list[AddressRule]:
 def freeze_access(
     block: Block, inner: Callable[[Block], Location]
 ) -> AccessSettings | None:
-    """The checks of a location, or None when everybody may come in.
+    """The checks of a location, or None when everybody may come in as who he is.
 
     `inner` makes the Location of a limit_except block.
     """
@@ -138,7 +139,8 @@ def freeze_access(
         s.checks |= CHECK_METHOD
         s.except_methods = found.value
         s.except_location = inner(found)
-    return s if s.checks else None
+    s.realip = freeze_realip(block)
+    return s if s.checks or s.realip else None
 
 
 def freeze_basic(s: AccessSettings, block: Block, realm: Token, user_file: Token) -> None:

@@ -1,0 +1,21 @@
+# The PROXY header that a load balancer writes before anything else (versions 1 and 2).
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+
+cdef enum:
+    PROXY_HEADER_MAX = 4096       # nginx; version 1 has 107 at most
+
+
+cdef struct ProxyHeader:
+    uint8_t has_addresses         # not so: UNKNOWN, LOCAL, or a family without addresses
+    uint8_t source_n
+    uint8_t target_n
+    uint16_t source_port
+    uint16_t target_port
+    char source[46]               # text, not ended by NUL; "unix:" for a Unix socket
+    char target[46]
+
+
+# Bytes of the header, 0: more must come, -1: this is none.
+cdef int read_proxy_header(const char* p, uint32_t n, ProxyHeader* out) noexcept

@@ -1,0 +1,147 @@
+# Reads the PROXY header (haproxy's proxy-protocol.txt §2.1, §2.2); nothing of it is trusted.
+
+from libc.string cimport memchr, memcmp, memcpy, memset, strlen
+
+cdef extern from "<arpa/inet.h>" nogil:
+    enum:
+        AF_INET
+        AF_INET6
+    const char* inet_ntop(int, const void*, char*, unsigned int)
+    int inet_pton(int, const char*, void*)
+
+cdef enum:
+    LINE_MAX = 107                # version 1, its line end included
+    FIXED = 16                    # version 2: signature, command, family, length
+
+cdef const char* SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+
+
+cdef int read_proxy_header(const char* p, uint32_t n, ProxyHeader* out) noexcept:
+    memset(out, 0, sizeof(ProxyHeader))
+    if n == 0:
+        return 0
+    if p[0] == SIGNATURE[0]:
+        if memcmp(p, SIGNATURE, n if n < 12 else 12) != 0:
+            return -1
+        return 0 if n < FIXED else read_binary(<const uint8_t*>p, n, out)
+    if memcmp(p, b"PROXY ", n if n < 6 else 6) != 0:
+        return -1
+    return read_line(p, n, out)
+
+
+cdef int read_line(const char* p, uint32_t n, ProxyHeader* out) noexcept:
+    """Version 1: PROXY TCP4|TCP6|UNKNOWN source target port port."""
+    cdef const char* end
+    cdef const char* at = p + 6
+    cdef int family
+    n = n if n < LINE_MAX else LINE_MAX
+    end = <const char*>memchr(p, 10, n)
+    if end == NULL:
+        return 0 if n < LINE_MAX else -1
+    if end[-1] != 13 or end - p < 14:
+        return -1
+    n = <uint32_t>(end - p) + 1
+    end -= 1
+    if memcmp(at, b"UNKNOWN", 7) == 0 and (at[7] == c" " or at + 7 == end):
+        return <int>n
+    if memcmp(at, b"TCP4 ", 5) == 0:
+        family = AF_INET
+    elif memcmp(at, b"TCP6 ", 5) == 0:
+        family = AF_INET6
+    else:
+        return -1
+    at += 5
+    if (not read_ip(&at, end, family, out.source, &out.source_n)
+            or not read_ip(&at, end, family, out.target, &out.target_n)
+            or not read_port(&at, end, &out.source_port) or at == end or at[0] != c" "):
+        return -1
+    at += 1
+    if not read_port(&at, end, &out.target_port) or at != end:
+        return -1
+    out.has_addresses = True
+    return <int>n
+
+
+cdef bint read_ip(const char** at, const char* end, int family, char* out, uint8_t* n) noexcept:
+    """An address and the space behind it."""
+    cdef char text[46]
+    cdef uint8_t raw[16]
+    cdef const char* space = <const char*>memchr(at[0], 32, <size_t>(end - at[0]))
+    cdef Py_ssize_t size
+    if space == NULL:
+        return False
+    size = space - at[0]
+    if size == 0 or size > 45:
+        return False
+    memcpy(text, at[0], <size_t>size)
+    text[size] = 0
+    if inet_pton(family, text, raw) != 1:
+        return False
+    memcpy(out, text, <size_t>size)
+    n[0] = <uint8_t>size
+    at[0] = space + 1
+    return True
+
+
+cdef bint read_port(const char** at, const char* end, uint16_t* out) noexcept:
+    cdef uint32_t port = 0
+    cdef const char* p = at[0]
+    while p < end and c"0" <= p[0] <= c"9" and port <= 65535:
+        port = port * 10 + <uint32_t>(p[0] - c"0")
+        p += 1
+    if p == at[0] or port > 65535:
+        return False
+    out[0] = <uint16_t>port
+    at[0] = p
+    return True
+
+
+cdef int read_binary(const uint8_t* p, uint32_t n, ProxyHeader* out) noexcept:
+    """Version 2; what follows the addresses (TLVs) is passed over."""
+    cdef uint32_t size = FIXED + (<uint32_t>p[14] << 8 | p[15])
+    cdef uint32_t at = FIXED
+    cdef uint32_t each
+    if p[12] >> 4 != 2 or p[12] & 15 > 1 or size > PROXY_HEADER_MAX:
+        return -1
+    if n < size:
+        return 0
+    if p[12] & 15 == 0:                          # LOCAL: a health check of the balancer's
+        return <int>size
+    if p[13] >> 4 == 1 or p[13] >> 4 == 2:
+        each = 4 if p[13] >> 4 == 1 else 16
+        if size < FIXED + each * 2 + 4:
+            return -1
+        write_ip(p + at, each, out.source, &out.source_n)
+        write_ip(p + at + each, each, out.target, &out.target_n)
+        at += each * 2
+        out.source_port = <uint16_t>(p[at] << 8 | p[at + 1])
+        out.target_port = <uint16_t>(p[at + 2] << 8 | p[at + 3])
+        out.has_addresses = True
+    elif p[13] >> 4 == 3:
+        if size < FIXED + 216:
+            return -1
+        memcpy(out.source, b"unix:", 5)
+        memcpy(out.target, b"unix:", 5)
+        out.source_n = out.target_n = 5
+        out.has_addresses = True
+    return <int>size
+
+
+cdef void write_ip(const uint8_t* raw, uint32_t size, char* out, uint8_t* n) noexcept:
+    cdef char text[64]
+    inet_ntop(AF_INET if size == 4 else AF_INET6, raw, text, 64)
+    n[0] = <uint8_t>strlen(text)
+    memcpy(out, text, n[0])
+
+
+def read(bytes data):
+    """(bytes used, None or (source, source port, target, target port)). Used is 0 while more
+    must come; ValueError: it is none."""
+    cdef ProxyHeader h
+    cdef int used = read_proxy_header(data, <uint32_t>len(data), &h)
+    if used < 0:
+        raise ValueError("no PROXY header")
+    if not h.has_addresses:
+        return used, None
+    return used, (h.source[:h.source_n].decode(), h.source_port,
+                  h.target[:h.target_n].decode(), h.target_port)

@@ -1,0 +1,65 @@
+"""The PROXY header: both versions, every split, and what is none."""
+
+import struct
+
+import pytest
+
+from proxy.wire._proxy_protocol import read
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+
+
+def binary(command: int, family: int, body: bytes) -> bytes:
+    return SIGNATURE + bytes((0x20 | command, family)) + struct.pack(">H", len(body)) + body
+
+
+FOUR = bytes((192, 0, 2, 1, 192, 0, 2, 2)) + struct.pack(">HH", 1234, 80)
+SIX = bytes.fromhex("20010db8" + "00" * 11 + "01" + "20010db8" + "00" * 11 + "02")
+SIX += struct.pack(">HH", 1, 65535)
+GOOD = {
+    "v1 four": (b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 80\r\n",
+                ("192.0.2.1", 1234, "192.0.2.2", 80)),
+    "v1 six": (b"PROXY TCP6 2001:db8::1 2001:db8::2 1 65535\r\n",
+               ("2001:db8::1", 1, "2001:db8::2", 65535)),
+    "v1 unknown": (b"PROXY UNKNOWN\r\n", None),
+    "v1 unknown with more": (b"PROXY UNKNOWN a b 1 2\r\n", None),
+    "v2 four": (binary(1, 0x11, FOUR), ("192.0.2.1", 1234, "192.0.2.2", 80)),
+    "v2 six": (binary(1, 0x21, SIX), ("2001:db8::1", 1, "2001:db8::2", 65535)),
+    "v2 with tlv": (binary(1, 0x11, FOUR + b"\x02\0\x01x"),
+                    ("192.0.2.1", 1234, "192.0.2.2", 80)),
+    "v2 unix": (binary(1, 0x31, bytes(216)), ("unix:", 0, "unix:", 0)),
+    "v2 local": (binary(0, 0, b""), None),
+    "v2 unspecified": (binary(1, 0, b""), None),
+}  # fmt: skip
+BAD = {
+    "request": b"GET / HTTP/1.1\r\n\r\n",
+    "empty line": b"\r\nGET",
+    "bare newline": b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 80\n",
+    "family": b"PROXY TCP5 192.0.2.1 192.0.2.2 1234 80\r\n",
+    "address": b"PROXY TCP4 192.0.2.256 192.0.2.2 1234 80\r\n",
+    "six as four": b"PROXY TCP4 ::1 ::1 1234 80\r\n",
+    "port": b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 65536\r\n",
+    "no port": b"PROXY TCP4 192.0.2.1 192.0.2.2 1234\r\n",
+    "word behind": b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 80 x\r\n",
+    "endless": b"PROXY UNKNOWN " + b"x" * 100,
+    "v2 version": SIGNATURE + b"\x11\x11\0\x0c" + FOUR,
+    "v2 command": binary(2, 0x11, FOUR),
+    "v2 short": binary(1, 0x11, FOUR[:-1]),
+    "v2 short six": binary(1, 0x21, SIX[:-1]),
+    "v2 huge": SIGNATURE + b"\x21\x11\xff\xff",
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_header_is_read_at_every_split(name: str) -> None:
+    data, expected = GOOD[name]
+    for at in range(len(data)):
+        assert read(data[:at]) == (0, None)
+    assert read(data) == (len(data), expected)
+    assert read(data + b"GET / HTTP/1.1") == (len(data), expected)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_none_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="PROXY"):
+        read(BAD[name])
