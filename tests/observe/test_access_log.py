@@ -134,7 +134,7 @@ def test_statuses_that_the_client_never_saw(headrace, upstream):
 
 def test_rotation_under_load_loses_no_line(headrace):
     gateway = headrace(
-        "log_format u $uri;"
+        "log_format u $uri; keepalive_requests 1000000;"
         + SERVER
         + """
         location / { access_log logs/b.log u buffer=4k flush=10s; access_log logs/n.log u;
