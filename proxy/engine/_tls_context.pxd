@@ -4,6 +4,7 @@ from cython cimport final
 from libc.stdint cimport uint8_t, uint64_t
 
 from proxy.engine._openssl cimport SSL, SSL_CTX, SSL_SESSION
+from proxy.engine._sessions cimport SessionCache
 
 cdef enum:
     MAX_TICKET_KEYS = 8
@@ -22,6 +23,7 @@ cdef class Context:
     cdef TicketKey[8] keys
     cdef uint8_t n_keys       # 0: derived from the secret that all workers share
     cdef uint64_t epoch
+    cdef SessionCache cache   # shared by all workers, or None
     cdef readonly bint is_server
 
     cdef TicketKey* find_key(self, const unsigned char* name) noexcept

@@ -5,11 +5,13 @@
 
 from cpython.object cimport PyObject
 from cython cimport final
+from libc.stdint cimport uint32_t
 from libc.string cimport memcmp, memcpy, memset
 from libc.time cimport time as wall_s
 
 from proxy.base._shm cimport Zone
 from proxy.engine._openssl cimport *
+from proxy.engine._sessions cimport SESSION_MOST, SessionCache
 
 
 cdef enum:
@@ -118,6 +120,52 @@ cdef int seal_ticket(
         return -1
     # TLS 1.3 tickets are for one use (RFC 8446 §C.4); an older key is on its way out
     return 2 if SSL_version(ssl) == TLS1_3_VERSION or key != &context.keys[0] else 1
+
+
+# ---------------------------------------------------------------- ssl_session_cache shared
+
+cdef inline SessionCache cache_of(SSL_CTX* ctx):
+    cdef void* held = SSL_CTX_get_ex_data(ctx, context_index)
+    return (<Context>held).cache if held != NULL else None
+
+
+cdef int keep_session(SSL* ssl, SSL_SESSION* session) noexcept:
+    cdef SSL_CTX* ctx = SSL_get_SSL_CTX(ssl)
+    cdef SessionCache cache = cache_of(ctx)
+    cdef unsigned char[SESSION_MOST] room
+    cdef unsigned char* end = room
+    cdef const unsigned char* id
+    cdef unsigned int id_n = 0
+    cdef int n = i2d_SSL_SESSION(session, NULL)
+    if cache is None or n <= 0 or n > SESSION_MOST:
+        return 0
+    i2d_SSL_SESSION(session, &end)
+    id = SSL_SESSION_get_id(session, &id_n)
+    cache.put(id, id_n, room, <uint32_t>n,
+              <uint32_t>(wall_s(NULL) + SSL_CTX_get_timeout(ctx)))
+    return 0                                     # OpenSSL keeps its reference
+
+
+cdef SSL_SESSION* find_session(
+    SSL* ssl, const unsigned char* id, int id_n, int* is_copied
+) noexcept:
+    cdef SessionCache cache = cache_of(SSL_get_SSL_CTX(ssl))
+    cdef unsigned char[SESSION_MOST] room
+    cdef const unsigned char* p = room
+    cdef uint32_t n
+    is_copied[0] = 0
+    if cache is None or id_n <= 0:
+        return NULL
+    n = cache.get(id, <unsigned int>id_n, room, <uint32_t>wall_s(NULL))
+    return d2i_SSL_SESSION(NULL, &p, n) if n else NULL
+
+
+cdef void forget_session(SSL_CTX* ctx, SSL_SESSION* session) noexcept:
+    cdef SessionCache cache = cache_of(ctx)
+    cdef unsigned int id_n = 0
+    cdef const unsigned char* id = SSL_SESSION_get_id(session, &id_n)
+    if cache is not None and id_n:
+        cache.remove(id, id_n)
 
 
 @final
@@ -295,19 +343,26 @@ cdef class Context:
     # ---------------------------------------------------------------- sessions
 
     def keep_sessions(self, bytes id_context, int timeout_s, bint is_off, long count,
-                      bint has_tickets, ticket_keys=()):
+                      SessionCache cache, bint has_tickets, ticket_keys=()):
         """Of a server. id_context: at most 32 bytes, equal where sessions may be shared;
-        count: sessions kept in this worker, 0 none; ticket_keys: 48 or 80 bytes each, the first
-        seals. Without keys they come from the shared secret and change by themselves."""
+        count: sessions kept in this worker, 0 none; cache: those that all workers share;
+        ticket_keys: 48 or 80 bytes each, the first seals. Without keys they come from the
+        shared secret and change by themselves."""
         cdef bytes data
         SSL_CTX_set_session_id_context(self.ctx, <const unsigned char*>id_context,
                                        <unsigned int>len(id_context))
         SSL_CTX_set_timeout(self.ctx, timeout_s)
         if is_off:
             SSL_CTX_set_session_cache_mode(self.ctx, SSL_SESS_CACHE_OFF)
-        elif count:
-            SSL_CTX_set_session_cache_mode(self.ctx, SSL_SESS_CACHE_SERVER)
+        elif count or cache is not None:
+            SSL_CTX_set_session_cache_mode(
+                self.ctx, SSL_SESS_CACHE_SERVER | (0 if count else SSL_SESS_CACHE_NO_INTERNAL))
             SSL_CTX_sess_set_cache_size(self.ctx, count)
+            if cache is not None:
+                self.cache = cache
+                SSL_CTX_sess_set_new_cb(self.ctx, keep_session)
+                SSL_CTX_sess_set_get_cb(self.ctx, find_session)
+                SSL_CTX_sess_set_remove_cb(self.ctx, forget_session)
         else:
             SSL_CTX_set_session_cache_mode(
                 self.ctx, SSL_SESS_CACHE_SERVER | SSL_SESS_CACHE_NO_AUTO_CLEAR

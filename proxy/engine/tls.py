@@ -8,7 +8,7 @@ process may: workers make their contexts after they gave up the rights of the ma
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from proxy.conf.directive import HTTP, LOCATION, SERVER, directive
 from proxy.conf.report import ConfError
@@ -26,13 +26,16 @@ from proxy.conf.values import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from proxy.conf.inherit import Block
     from proxy.conf.lexer import Token
     from proxy.engine._tls_context import Context, ServerTls
 
 BOTH = HTTP | SERVER
 VERIFY = {"off": 0, "on": 1, "optional": 2, "optional_no_ca": 3}
-SESSION_BYTES = 256  # of ssl_session_cache shared: nginx says 4000 sessions a megabyte
+SESSION_LEAST = 8 * 4096  # bytes of a shared cache
+CACHE_ZONE = "ssl_session_cache "  # and its name
 SESSION_BUILTIN = 20480  # OpenSSL's own default
 SECRET_ZONE = "tls secret"
 SECRET_BYTES = 64 * 1024
@@ -45,31 +48,43 @@ HELD = frozenset(
     )
 ) | {"proxy_ssl_password_file"}  # fmt: skip
 files: dict[str, bytes] = {}
+caches: dict[str, Any] = {}
 
 
-def read_session_cache(args: list[Token], _block: Block) -> tuple[str, int]:
-    """("off" | "none" | "kept", sessions that a worker keeps)."""
-    kind, count = "none", 0
+class SessionCaching(NamedTuple):
+    """ssl_session_cache: off says that sessions are refused; builtin: how many each worker keeps;
+    zone: name and bytes of what all workers share (0: declared elsewhere)."""
+
+    is_off: bool = False
+    builtin: int = 0
+    zone: str = ""
+    zone_bytes: int = 0
+
+
+def read_session_cache(args: list[Token], _block: Block) -> SessionCaching:
+    """Raises ConfError, worded as nginx."""
+    found = SessionCaching()
     for token in args:
         name, _, rest = token.partition(":")
+        wrong = ConfError(token, f'invalid session cache "{token}"')
         if token in ("off", "none"):
-            kind = str(token)
+            found = found._replace(is_off=token == "off")
         elif name == "builtin":
             number = read_int(rest) if rest else SESSION_BUILTIN
             if not number:
-                raise ConfError(token, f'invalid session cache "{token}"')
-            kind, count = "kept", max(count, number)
+                raise wrong
+            found = found._replace(builtin=number)
         elif name == "shared":
-            zone, _, text = rest.partition(":")
-            size = read_size(text) if text else None
-            if not zone or (text and size is None):
-                raise ConfError(token, f'invalid session cache "{token}"')
-            if size is not None and size < 8 * 4096:
+            zone, colon, text = rest.partition(":")
+            size = read_size(text) if colon else 0
+            if not zone or size is None:
+                raise wrong
+            if colon and size < SESSION_LEAST:
                 raise ConfError(token, f'session cache "{token}" is too small')
-            kind, count = "kept", max(count, (size or 0) // SESSION_BYTES or 1024)
+            found = found._replace(zone=zone, zone_bytes=size)
         else:
-            raise ConfError(token, f'invalid session cache "{token}"')
-    return kind, count
+            raise wrong
+    return found
 
 
 def read_password_file(args: list[Token], block: Block) -> tuple[bytes, ...]:
@@ -108,9 +123,9 @@ directive("ssl_conf_command", BOTH, Word(), Word(), many=True,
           doc="A command of OpenSSL's own configuration.")
 directive("proxy_ssl_conf_command", HTTP | SERVER | LOCATION, Word(), Word(), many=True,
           doc="The same for connections to upstreams.")
-directive("ssl_session_cache", BOTH, read=read_session_cache, most=2, default=("none", 0),
+directive("ssl_session_cache", BOTH, read=read_session_cache, most=2, default=SessionCaching(),
           syntax="off | none | [builtin[:size]] [shared:name:size]",
-          doc="Where sessions without tickets are kept: in each worker.")
+          doc="Where sessions without tickets are kept: in each worker, or shared by all.")
 directive("ssl_session_timeout", BOTH, Seconds(), default="5m",
           doc="How long a session can be resumed.")
 directive("ssl_session_tickets", BOTH, Flag(), default="on",
@@ -154,19 +169,45 @@ def hold_files(model: Block) -> None:
                     continue
 
 
-def secret_zone(model: Block) -> dict[str, tuple[int, str]]:
-    """The zone whose birth gives the tickets' keys (process.zones.SOURCES)."""
-    servers = [server for http in model.find("http") for server in http.find("server")]
-    if any(it.is_ssl for server in servers for it in server.own("listen") or ()):
-        return {SECRET_ZONE: (SECRET_BYTES, "other")}
-    return {}
+def tls_zones(model: Block) -> dict[str, tuple[int, str]]:
+    """name → (bytes, kind) of the zone whose birth gives the tickets' keys, and of shared session
+    caches (process.zones.SOURCES). Raises ConfError."""
+    found: dict[str, tuple[int, str]] = {}
+    asked: list[tuple[Block, SessionCaching]] = []
+    for http in model.find("http"):
+        for block in (http, *http.find("server")):
+            caching = block.own("ssl_session_cache")
+            if caching and caching.zone:
+                asked.append((block, caching))
+            if any(it.is_ssl for it in block.own("listen") or ()):
+                found[SECRET_ZONE] = (SECRET_BYTES, "other")
+    for block, caching in asked:
+        key, size = CACHE_ZONE + caching.zone, caching.zone_bytes
+        before = found.get(key, (size, ""))[0]
+        if size and before != size:
+            raise block.error(
+                f'the size {size} of shared memory zone "{caching.zone}" conflicts with already '
+                f"declared size {before}"
+            )
+        if size:
+            found[key] = (size, "other")
+    for block, caching in asked:
+        if CACHE_ZONE + caching.zone not in found:
+            raise block.error(f'zero size shared memory zone "{caching.zone}"')
+    return found
 
 
-def share_secret(zone: Any) -> None:
-    """In a worker: tickets are sealed with keys that all workers derive from this zone."""
-    from proxy.engine import _tls_context
+def share(zones: Mapping[str, Any]) -> None:
+    """In a worker: what of `tls_zones` it got, name → base Zone."""
+    from proxy.engine._sessions import SessionCache
+    from proxy.engine._tls_context import share_secret
 
-    _tls_context.share_secret(zone)
+    caches.clear()
+    for name, zone in zones.items():
+        if name == SECRET_ZONE:
+            share_secret(zone)
+        elif name.startswith(CACHE_ZONE):
+            caches[name] = SessionCache(zone)
 
 
 def _content(block: Block, name: str, what: str) -> bytes:
@@ -262,12 +303,13 @@ def _make_server(block: Block, server: ServerTls) -> Context:
             context.set_dhparam(_content(block, get("ssl_dhparam"), "cannot load DH parameters"))
         if get("ssl_ecdh_curve") != "auto":
             context.set_curves(str(get("ssl_ecdh_curve")))
-        kind, count = get("ssl_session_cache")
+        caching = get("ssl_session_cache")
         context.keep_sessions(
             identity.digest(),
             get("ssl_session_timeout"),
-            kind == "off",
-            count,
+            caching.is_off,
+            caching.builtin,
+            caches.get(CACHE_ZONE + caching.zone),
             get("ssl_session_tickets"),
             [_ticket_key(block, name) for name in get("ssl_session_ticket_key")],
         )

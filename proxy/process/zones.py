@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from proxy.conf.report import ConfError
-from proxy.engine.tls import secret_zone
+from proxy.engine.tls import tls_zones
 from proxy.observe.zones import counter_zones
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from proxy.conf.inherit import Block
 
 # Rooms with zones that no directive names add theirs here: model → {name: (bytes, kind)}.
-SOURCES: list[Callable[[Block], dict[str, tuple[int, str]]]] = [counter_zones, secret_zone]
+SOURCES: list[Callable[[Block], dict[str, tuple[int, str]]]] = [counter_zones, tls_zones]
 
 
 def open_zones(model: Block, before: dict[str, Any]) -> dict[str, Any]:

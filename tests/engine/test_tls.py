@@ -339,7 +339,14 @@ def resume(port: int, version: ssl.TLSVersion, times: int = 12) -> list[tuple[st
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize("more", ["", "ssl_session_ticket_key KEYS/ticket.key;"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        "",
+        "ssl_session_ticket_key KEYS/ticket.key;",
+        "ssl_session_tickets off; ssl_session_cache shared:all:1m;",
+    ],
+)
 def test_a_session_resumes_on_any_worker(
     headrace: Make, keys: Path, version: ssl.TLSVersion, more: str
 ) -> None:
