@@ -539,8 +539,9 @@ cdef class Worker(Conductor):
             u = <UpstreamH1>r.call
             r.call = None
             u.leave()
-        if not r.is_done and r.told_status == 0:
-            r.told_status = 499
+        if not r.is_done and r.told_status == 0 and not r.is_upgraded:
+            if not r.is_head_sent:               # else the status that was sent stands (nginx)
+                r.told_status = 499
             report_text(R_INFO, r, "client prematurely closed connection")
         if r.location is not None:
             self.tell(r)

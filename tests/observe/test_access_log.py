@@ -132,6 +132,37 @@ def test_statuses_that_the_client_never_saw(headrace, upstream):
     assert sorted(line[:3] for line in gateway.log("s.log")) == ["400", "400", "408", "444"]
 
 
+def test_who_left_before_the_answer_is_499_later_its_status_stands(headrace, upstream):
+    is_over = threading.Event()
+
+    def slowly(request):
+        if request.target == "/body":
+            yield b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"
+        is_over.wait(10)
+        yield b"more"
+
+    upstream.answer = slowly
+    gateway = headrace(
+        "log_format s '$status $uri $body_bytes_sent'; access_log logs/s.log s;"
+        + SERVER
+        + "proxy_buffering off; location / { proxy_pass http://127.0.0.1:UPSTREAM; } }".replace(
+            "UPSTREAM", str(upstream.port)
+        )
+    )
+    for target in ("/head", "/body"):
+        client = gateway.client()
+        client.send(f"GET {target} HTTP/1.0\r\n\r\n")
+        if target == "/body":
+            client.sock.recv(1)
+        else:
+            wait_for(lambda: upstream.requests)
+        client.close()
+    wait_for(lambda: len(gateway.log("s.log")) == 2)
+    is_over.set()
+    assert gateway.log("s.log") == ["499 /head 0", "200 /body 4"]
+    wait_for(lambda: gateway.error_log.count("client prematurely closed connection") == 2)
+
+
 def test_rotation_under_load_loses_no_line(headrace):
     gateway = headrace(
         "log_format u $uri; keepalive_requests 1000000;"
