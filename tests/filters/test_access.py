@@ -42,6 +42,10 @@ CONF = """
                               add_header X-Who $who; root %%DIR%%; }
         location /a/asking  { auth_request /local?status=$arg_s; root %%DIR%%; }
         location /a/page    { error_page 401 = /login; auth_request /check; root %%DIR%%; }
+        location /a/pass    { auth_request /check; auth_basic r; auth_basic_user_file users;
+                              proxy_pass http://127.0.0.1:UP; }
+        location /a/stream  { auth_request /check; proxy_request_buffering off;
+                              proxy_pass http://127.0.0.1:UP; }
         location = /login   { return 302 /signin; }
         location = /check   { internal; proxy_pass http://127.0.0.1:UP;
                               proxy_set_header X-Original $request_uri; }
@@ -151,6 +155,37 @@ def test_asked_without_an_upstream_and_with_error_page(gateway, upstream):
     upstream.answer = answer(b"", 401)
     answered = gateway.get("/a/page")
     assert (answered.status, answered.get("Location").endswith("/signin")) == (302, True)
+
+
+@pytest.mark.parametrize("name", ["pass", "stream"])
+@pytest.mark.parametrize("size", [0, 10, 300_000])
+def test_a_body_waits_for_the_answer_and_goes_on(gateway, upstream, name, size):
+    upstream.answer = lambda asked: (time.sleep(0.05), answer(b"passed"))[1]
+    body = b"b" * size
+    answered = gateway.ask("POST", f"/a/{name}", body, **basic("sha512", "password"))
+    assert (answered.status, answered.body) == (200, b"passed")
+    assert [(it.method, it.target, it.body) for it in upstream.requests] == [
+        ("GET", "/check", b""), ("POST", f"/a/{name}", body)]  # fmt: skip
+
+
+def test_pipelined_requests_wait_for_each_other(gateway):
+    slow = basic("sha512", "password")["Authorization"]
+    one = "GET /a/basic HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\n\r\n"
+    with gateway.client() as client:
+        client.send(one.format(slow) + one.format("Basic") + one.format(slow))
+        assert [client.read().status for _ in range(3)] == [200, 401, 200]
+
+
+def test_whoever_was_refused_is_named(gateway):
+    gateway.get("/a/none")
+    gateway.get("/a/basic", **basic("plain", "wrong"))
+    gateway.get("/a/basic", **basic("no\nbody", "x"))
+    gateway.get("/a/nofile", **basic("plain", "wrong"))
+    log = gateway.error_log
+    assert "access forbidden by rule, client: 127.0.0.1" in log
+    assert 'user "plain": password mismatch' in log
+    assert 'user "no?body" was not found' in log
+    assert "failed (2: No such file or directory)" in log
 
 
 def test_conditions_are_not_asked_along(gateway, upstream):
