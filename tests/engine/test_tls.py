@@ -4,6 +4,7 @@ resumes, and what a wrong conf is told."""
 from __future__ import annotations
 
 import contextlib
+import random
 import shutil
 import socket
 import ssl
@@ -552,3 +553,23 @@ def test_a_tls_port_without_a_certificate(headrace: Make, text: str) -> None:
     gateway = headrace(text, start=False)
     with pytest.raises(AssertionError, match='no "ssl_certificate" is defined for the "listen'):
         gateway.start()
+
+
+def test_damaged_handshakes_harm_nobody(headrace: Make, keys: Path) -> None:
+    gateway = headrace(f"server {{ listen %%PORT%% ssl; {use(keys, 'a')} return 204; }}")
+    outgoing = ssl.MemoryBIO()
+    link = client_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="a.test")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        link.do_handshake()
+    hello = outgoing.read()
+    before = gateway.workers()
+    chance = random.Random(7)
+    for at in range(0, len(hello), 3):
+        damaged = bytearray(hello)
+        damaged[at] = chance.randrange(256)
+        damaged[chance.randrange(len(hello))] ^= 1 << chance.randrange(8)
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as sock:
+            sock.sendall(damaged[: chance.randrange(at, len(hello)) + 1])
+    with TlsClient(gateway.port) as client:
+        assert client.get().status == 204
+    assert gateway.workers() == before
