@@ -5,14 +5,14 @@ cdef Block nobody_counts          # where a worker counts that has no counters
 
 cdef void tell_request(Worker w, Request r) noexcept:
     """The request is over: count it, write its logs."""
-    cdef Location l = r.location
+    cdef Location at = r.location
     cdef Counters c = w.counters
     cdef LimitSettings s
-    if c is not None and l is not None:
-        count_request(c, l.number, r.told_status if r.told_status else r.status,
+    if c is not None and at is not None:
+        count_request(c, at.number, r.told_status if r.told_status else r.status,
                       (clock.now_ms - r.start_ms) * 1000)
-        if l.limits is not None:
-            s = <LimitSettings>l.limits
+        if at.limits is not None:
+            s = <LimitSettings>at.limits
             count_decision(c, s.req_counters, r.limit_req_status)
             count_decision(c, s.conn_counters, r.limit_conn_status)
     write_logs(r)
