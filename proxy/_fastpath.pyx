@@ -93,6 +93,7 @@ cdef enum:
     SMALL_BYTES = 4096            # copied behind a head rather than written beside it
     TRAILER_BYTES = 16 * 1024
     MAX_POOLED = 1024             # requests kept for reuse
+    CLOSE_MS = 5000               # a closed connection may take what was written, then is reset
     PARTING_MS = 1000             # a leaving worker keeps a connection that was busy so recently
 
 cdef int statuses[128]

@@ -146,6 +146,10 @@ cdef class H1Stream(Stream):
         if r.out_kind == BODY_CHUNKED and not r.is_header_only:
             w.own_out(self)
             n = write_trailers(r, w.out + w.out_n, OUT_BYTES - w.out_n)
+            if n < 0 and w.out_n:                # behind what waits there is no room for them
+                w.write_out(self.conn, NULL, 0)
+                w.out_of = self
+                n = write_trailers(r, w.out, OUT_BYTES)
             if n < 0:
                 return n
             w.out_n += <size_t>n
@@ -487,8 +491,6 @@ cdef class ClientH1(Link):
         cdef int size
         # a head is read again only when a line came whole: dribbling stays cheap
         if n < s.line_bytes and memchr(p, 10, n) == NULL:
-            if self.node.deadline_ms == 0 or self.client.requests:
-                set_deadline(w.wheel, self, clock.now_ms + s.head_timeout_ms)
             self.begin_wait()
             return 0
         r = self.r
@@ -646,6 +648,18 @@ cdef class ClientH1(Link):
             # not now: what it brings may end the request that its caller is still busy with
             self.w.loop.call_soon(self.run_later)
 
+    cdef void go_on_reading(self, Request r) noexcept:
+        """The upstream has room again: on with the body, and its time limit."""
+        self.unpause()
+        if not self.is_blocked:
+            set_deadline(self.w.wheel, self, clock.now_ms + r.location.body_timeout_ms)
+
+    cdef void unpause(self) noexcept:
+        """Read on, and first what is held: its sender may have nothing more to say."""
+        if self.is_paused and self.held_n and not self.is_feeding:
+            self.w.loop.call_soon(self.run_later)
+        Link.unpause(self)
+
     def run_later(self):
         tick()
         if not self.is_closing:
@@ -710,6 +724,12 @@ cdef class ClientH1(Link):
             self.close()
         else:
             set_deadline(self.w.wheel, self, since + ms)
+
+    cdef void close(self) noexcept:
+        """What was written still goes out, if the client takes it in time."""
+        Link.close(self)
+        if self.is_blocked and self.transport is not None:
+            set_deadline(self.w.wheel, self, clock.now_ms + CLOSE_MS)
 
     cdef void cut(self) noexcept:
         """End the connection now; a request on it is told as it stands."""
@@ -796,7 +816,9 @@ cdef class ClientH1(Link):
 
     cdef void on_deadline(self) noexcept:
         cdef Request r = self.r
-        if self.state == C_BUSY and r is not None:
+        if self.is_closing:                      # what was written is still not taken
+            self.abort()
+        elif self.state == C_BUSY and r is not None:
             self.was_silent = True
             if not r.is_body_done and not r.is_head_sent and not self.is_blocked:
                 r.keep_alive = False

@@ -185,6 +185,9 @@ cdef class Splice(Timed):
         self.is_full = is_full
         self.moved += moved
         self.watch(not is_full, is_full)
+        if not self.is_answer:                   # only one side's time limit runs
+            set_deadline(self.w.wheel, self.c, 0 if is_full else (
+                clock.now_ms + self.r.location.body_timeout_ms))
 
     cdef void count_in(self, ssize_t n) noexcept:
         cdef Attempt* a
@@ -232,8 +235,12 @@ cdef class Splice(Timed):
             u.end_answer(r, 0)
         else:
             u.unpause()
-        if r.waiting is not None and self.c.r is r and self.w.send_waiting(r) == 0:
-            self.w.on_client_drained(r)
+        if r.waiting is not None and self.c.r is r:
+            rc = self.w.send_waiting(r)
+            if rc == 0:
+                self.w.on_client_drained(r)
+            elif rc < 0:
+                self.w.fail(r, rc)
 
     cdef void finish(self) noexcept:
         cdef Request r = self.r

@@ -216,7 +216,8 @@ cdef int choose(Worker w, Request r) noexcept:
         if r.is_body_done and r.head.flags & H_EXPECT_CONTINUE and r.body_kind == BODY_NONE:
             r.stream.send_interim(r, 100)        # an empty body is awaited too (nginx)
         if not r.is_body_done and s.passes_body and r.body_kind != BODY_NONE:
-            if s.is_request_buffered or r.is_body_read and r.body is not None:
+            if s.is_request_buffered or r.is_body_read and r.body is not None or (
+                    s.version == 10 and r.body_kind == BODY_CHUNKED):  # HTTP/1.0 has no chunks
                 if r.body is None:
                     r.body = body_spool(l, s.body_path)
                 ask_body(r)
@@ -350,8 +351,8 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
         return NO_MEMORY
     rc = conn.dial()
     if rc < 0:
-        conn.r = None
         r.call = None
+        conn.drop()
         return w.release_failed(r, conn, rc)
     return PARK
 
@@ -361,7 +362,6 @@ cdef int send(Worker w, Request r) noexcept:
     cdef UpstreamH1 conn = <UpstreamH1>r.call
     cdef int rc = conn.ask(r)
     if rc < 0:
-        conn.r = None
         r.call = None
         conn.leave()
         return rc

@@ -428,6 +428,10 @@ cdef class UpstreamH1(Link):
         else:
             self.drop()
         w.on_answer_end(r)
+        # it waits for its client: its head must not stay in the read buffer (a request that
+        # is over has none)
+        if r.answer.fields == w.answer_fields and r.keep_answer() < 0:
+            r.answer.fields = NULL
 
     # ---------------------------------------------------------------- the end
 
@@ -456,7 +460,10 @@ cdef class UpstreamH1(Link):
             else:
                 self.task.cancel()
             self.sock = None
-        self.close()
+        if self.is_blocked:                      # nobody would wait until it is taken
+            self.abort()
+        else:
+            self.close()
 
     cdef void lose(self, int fault) noexcept:
         """It failed its request."""
@@ -533,7 +540,11 @@ cdef class UpstreamH1(Link):
                 self.tunnel.close()
             self.close()
         elif self.r is not None:
-            if self.is_paused and self.splice is None:  # it waits for the client, whose time limit runs
+            # it waits for the client, whose time limit runs: no fault of the peer
+            if self.splice is None and (self.is_paused or self.state == U_HEAD and (
+                    not self.is_ask_whole and not self.is_blocked)) or (
+                    self.splice is not None and not self.splice.is_answer
+                    and not self.splice.is_full):
                 set_deadline(self.w.wheel, self, clock.now_ms + self.s.read_ms)
             else:
                 self.lose(UPSTREAM_SEND_TIMEOUT if self.is_blocked else UPSTREAM_READ_TIMEOUT)

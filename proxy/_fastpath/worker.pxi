@@ -19,6 +19,7 @@ cdef class Worker(Conductor):
     cdef public object loop
     cdef public Wheel wheel
     cdef char* buf                # the shared read buffer, READ_BYTES
+    cdef char* spilled            # a piece of a body from its file: `buf` may still hold unread bytes
     cdef public object view
     cdef char* out                # towards clients: what out_of has not written yet
     cdef size_t out_n
@@ -48,6 +49,7 @@ cdef class Worker(Conductor):
 
     def __cinit__(self):
         self.buf = <char*>malloc(READ_BYTES)
+        self.spilled = <char*>malloc(READ_BYTES)
         self.out = <char*>malloc(OUT_BYTES + 64)
         self.ask = <char*>malloc(OUT_BYTES + 64)
         self.cap_fields = 1024
@@ -55,8 +57,8 @@ cdef class Worker(Conductor):
         self.answer_fields = <Field*>malloc(self.cap_fields * sizeof(Field))
         self.free_requests = []
         self.stats = &nobody_counts
-        if (self.buf == NULL or self.out == NULL or self.ask == NULL or self.fields == NULL
-                or self.answer_fields == NULL):
+        if (self.buf == NULL or self.spilled == NULL or self.out == NULL or self.ask == NULL
+                or self.fields == NULL or self.answer_fields == NULL):
             raise MemoryError
 
     def __init__(self, loop):
@@ -66,6 +68,7 @@ cdef class Worker(Conductor):
 
     def __dealloc__(self):
         free(self.buf)
+        free(self.spilled)
         free(self.out)
         free(self.ask)
         free(self.fields)
@@ -272,6 +275,7 @@ cdef class Worker(Conductor):
         """The end of every entry from the loop: nothing stays in the scratch."""
         cdef UpstreamH1 u
         cdef H1Stream s
+        cdef ClientH1 c
         while self.ask_n or self.out_n:
             if self.ask_n:
                 u = self.ask_of
@@ -282,7 +286,12 @@ cdef class Worker(Conductor):
                 s = self.out_of
                 self.out_of = None
                 if s is not None:
-                    self.write_out(s.conn, NULL, 0)
+                    c = s.conn
+                    # a paused connection is not told of its reset: whoever writes must see it
+                    if self.write_out(c, NULL, 0) == CLIENT_GONE and c is not None and (
+                            c.r is not None and c.state == C_BUSY and not c.is_closing):
+                        self.on_client_gone(c.r)
+                        c.abort()
                 self.out_n = 0
 
     # ---------------------------------------------------------------- the loop over the stages
@@ -431,7 +440,9 @@ cdef class Worker(Conductor):
                 self.fail(r, NO_MEMORY)
                 return
             r.is_done = True
-            r.stream.send_end(r)
+            if r.stream.send_end(r) < 0:
+                r.stream.abort(r)
+                return
         r.stream.flush(r)
         if r.stream.is_blocked():
             return
@@ -471,7 +482,7 @@ cdef class Worker(Conductor):
             r.keep_alive = False
             self.fail(r, BODY_TOO_LARGE)
             return
-        if c.node.deadline_ms:
+        if c.node.deadline_ms and not c.is_blocked:
             c.node.deadline_ms = clock.now_ms + l.body_timeout_ms
         if r.call is not None and r.body is None:
             u = <UpstreamH1>r.call
@@ -557,7 +568,7 @@ cdef class Worker(Conductor):
         cdef Py_ssize_t n
         cdef int rc
         while True:
-            n = q.peek(&p, self.buf, READ_BYTES)
+            n = q.peek(&p, self.spilled, READ_BYTES)
             if n < 0:
                 return DISK_FULL
             if n == 0:
@@ -586,7 +597,7 @@ cdef class Worker(Conductor):
             if rc < 0:
                 u.lose(rc)
         elif not r.is_body_done:
-            (<H1Stream>r.stream).conn.unpause()
+            (<H1Stream>r.stream).conn.go_on_reading(r)
 
     cdef void on_answer_head(self, Request r, UpstreamH1 u) noexcept:
         cdef int rc
@@ -698,7 +709,7 @@ cdef class Worker(Conductor):
             room = r.stream.allowance(r)
             if room == 0:
                 return BLOCKED
-            n = q.peek(&p, self.buf, 65536 if room > 65536 else <size_t>room)
+            n = q.peek(&p, self.spilled, 65536 if room > 65536 else <size_t>room)
             if n < 0:
                 return DISK_FULL
             if n == 0:

@@ -158,6 +158,7 @@ cdef class Request:
         """Let go of memory and of every object; the Request may be begun again."""
         arena_clear(&self.arena)
         memset(&self.head, 0, sizeof(Head))
+        self.answer.fields = NULL
         self.parent = None
         self.main = None
         self.server = None
@@ -198,6 +199,7 @@ cdef class Request:
         move(&self.uri, old, new, n)
         move(&self.args, old, new, n)
         move(&self.host, old, new, n)
+        move_values(self, old, new, n)
         if old <= self.captures.p < old + n:
             self.captures.p = new + (self.captures.p - old)
         self.is_head_kept = 1
@@ -217,6 +219,7 @@ cdef class Request:
         memcpy(new, old, self.answer.size)
         memcpy(fields, self.answer.fields, self.answer.n_fields * sizeof(Field))
         move(&self.reason, old, new, self.answer.size)
+        move_values(self, old, new, self.answer.size)
         self.answer.base = new
         self.answer.fields = fields
         return 0
@@ -278,6 +281,16 @@ cdef class Request:
         grown.connect_ms = grown.header_ms = grown.response_ms = -1
         self.n_attempts += 1
         return grown
+
+
+cdef void move_values(Request r, const char* old, const char* new, uint32_t n) noexcept:
+    """Values of variables that were found in the head that moves."""
+    cdef uint32_t i
+    if r.values == NULL:
+        return
+    for i in range((<uint32_t*>r.values - 2)[0]):
+        if r.value_states[i] == 1:
+            move(&r.values[i], old, new, n)
 
 
 cdef inline void move(Str* s, const char* old, const char* new, uint32_t n) noexcept nogil:

@@ -1,0 +1,225 @@
+"""What only shows when sides are slow, gone or rude at the wrong moment."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+
+from gateway import wait_for
+from recorder import answer
+
+SERVER = """
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        client_max_body_size 0;
+        keepalive_timeout 60s;
+        {more}
+        location = /ok { return 200 fine; }
+        location / { proxy_pass http://{address}; {inside} }
+    }
+"""
+PATIENT_S = 20.0
+
+
+def conf(address: str, inside: str = "", more: str = "") -> str:
+    return (
+        SERVER.replace("{address}", address).replace("{inside}", inside).replace("{more}", more)
+    )
+
+
+def descriptors(gateway) -> int:
+    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in gateway.workers())
+
+
+def chunked(body: bytes, size: int) -> bytes:
+    pieces = [body[i : i + size] for i in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(it), it) for it in pieces) + b"0\r\n\r\n"
+
+
+def post(body: bytes, target: str = "/up") -> bytes:
+    return b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s" % (
+        target.encode(), len(body), body,
+    )
+
+
+def test_what_follows_a_body_in_a_file_is_not_overwritten_by_it(headrace, upstream):
+    gateway = headrace(conf(upstream.address, "client_body_buffer_size 1k;"))
+    body = b"x" * 60_000
+    with gateway.client() as client:
+        client.get("/up")                        # leaves an idle connection to take
+        for _ in range(5):
+            client.send(post(body) + b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.read("POST").status == 200
+            assert client.read().status == 200
+    assert [it.target for it in upstream.requests[1:]] == ["/up", "/next"] * 5
+
+
+def test_a_held_chunked_body_goes_on_when_the_upstream_drains(headrace):
+    """All of it was read, but the upstream was full: nothing more comes to wake the reading."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    took: list[int] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            data = b""
+            time.sleep(0.4)
+            while not data.endswith(b"0\r\n\r\n"):
+                piece = sock.recv(65536)
+                if not piece:
+                    break
+                data += piece
+            else:
+                took.append(len(data))
+                sock.sendall(answer(b"took"))
+            sock.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    gateway = headrace(conf(
+        f"127.0.0.1:{listener.getsockname()[1]}",
+        "proxy_request_buffering off; proxy_send_timeout 3s; proxy_read_timeout 3s;"
+        " proxy_next_upstream off;",
+        "client_body_timeout 3s;",
+    ))
+    try:
+        for kib in (2600, 2700, 2800, 2900):
+            with gateway.client() as client:
+                client.send(b"POST /up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+                            + chunked(b"y" * (kib * 1024), 20_000))
+                assert client.read("POST").text == "took", kib
+    finally:
+        listener.close()
+    assert len(took) == 4
+
+
+def test_a_slow_client_is_no_fault_of_the_upstream(headrace, upstreams):
+    upstream = upstreams()
+    text = "upstream two { server %s max_fails=1 fail_timeout=60s; server %s max_fails=1 fail_timeout=60s; }" % (
+        upstream.address, upstreams().address,
+    ) + conf("two", "proxy_request_buffering off; proxy_read_timeout 1s; proxy_send_timeout 1s;",
+             "client_body_timeout 3s;")
+    gateway = headrace(text)
+    for _ in range(2):
+        with gateway.client() as client:
+            client.send("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+            assert client.read("POST").status == 408
+    assert gateway.get("/up").status == 200, "both peers are still trusted"
+
+
+def test_a_peer_that_cannot_be_dialed_costs_no_place(headrace):
+    gateway = headrace(
+        "upstream none { server unix:%%DIR%%/nobody.sock max_fails=0; }" + conf("none"),
+        main="events { worker_connections 64; }",
+    )
+    with gateway.client() as client:
+        for _ in range(200):
+            assert client.get("/up").status == 502
+    for _ in range(3):
+        assert gateway.get("/ok").text == "fine"
+
+
+def test_an_upstream_that_reads_nothing_is_let_go(headrace):
+    listener = socket.create_server(("127.0.0.1", 0))
+    gateway = headrace(conf(
+        f"127.0.0.1:{listener.getsockname()[1]}",
+        "proxy_send_timeout 1s; proxy_read_timeout 1s; proxy_next_upstream off;",
+    ))
+    gateway.get("/ok")
+    before = descriptors(gateway)
+    try:
+        for _ in range(5):
+            with gateway.client() as client:
+                client.send(post(b"z" * (12 << 20)))
+                assert client.read("POST").status == 504
+        wait_for(lambda: descriptors(gateway) <= before + 1, 3, "descriptors are given back")
+    finally:
+        listener.close()
+
+
+def test_a_client_that_leaves_half_and_reads_nothing_is_let_go(headrace, upstreams):
+    big = upstreams(answer(b"b" * (24 << 20)))
+    gateway = headrace(conf(
+        big.address, "proxy_request_buffering off; proxy_buffering off;",
+        "send_timeout 1s; lingering_timeout 1s;",
+    ))
+    gateway.get("/ok")
+    before = descriptors(gateway)
+    clients = []
+    for _ in range(5):
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", gateway.port))
+        sock.sendall(b"GET /up HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+        time.sleep(0.1)
+        sock.shutdown(socket.SHUT_WR)
+        clients.append(sock)
+    wait_for(lambda: descriptors(gateway) <= before + 1, 8, "descriptors are given back")
+    for sock in clients:
+        sock.close()
+
+
+def test_a_second_head_that_drips_has_the_same_time(headrace, upstream):
+    gateway = headrace(conf(upstream.address, "", "client_header_timeout 1s;"))
+    with gateway.client() as client:
+        assert client.get("/ok").text == "fine"
+        begun = time.monotonic()
+        try:
+            while time.monotonic() - begun < 5:
+                client.send("G")
+                time.sleep(0.2)
+        except OSError:
+            pass
+        assert time.monotonic() - begun < 4
+
+
+def test_the_log_tells_of_the_answer_after_a_wait(headrace, upstreams):
+    """An answer that came whole in one read, but left slowly: its fields are still its own."""
+    slow = upstreams(answer(b"s" * 3000, headers=[("X-Told", "the-slow-one")]))
+    other = upstreams(answer(b"o" * 3000, headers=[("X-Told", "another-one!")]))
+    gateway = headrace(
+        "log_format told '$request_uri $upstream_http_x_told';"
+        "access_log %%DIR%%/logs/access.log told;"
+        + conf(slow.address, "", "location /other { proxy_pass http://%s; }"
+               "location /paced { limit_rate 1500; proxy_pass http://%s; }"
+               % (other.address, slow.address))
+    )
+    with gateway.client() as client:
+        client.send("GET /paced HTTP/1.1\r\nHost: a\r\n\r\n")
+        time.sleep(0.2)
+        for _ in range(3):
+            gateway.get("/other")
+        assert client.read().body == b"s" * 3000
+    log = gateway.prefix / "logs" / "access.log"
+    wait_for(lambda: "/paced" in log.read_text())
+    assert "/paced the-slow-one" in log.read_text()
+
+
+def test_a_value_of_ours_cannot_end_a_field(headrace, upstream):
+    gateway = headrace(conf(
+        upstream.address, "proxy_set_header X-Up $uri;",
+        "add_header X-Down $uri always; location /to { return 302 http://a$uri; }",
+    ))
+    for target in ("/to/%0d%0aX-Evil:%20yes", "/up/%0d%0aX-Evil:%20yes%0d%0a%0d%0aGET%20/x"):
+        got = gateway.get(target)
+        assert got.get("x-evil") is None
+    assert all(it.get("x-evil") is None for it in upstream.requests)
+    assert len(upstream.requests) <= 1
+
+
+def test_thousands_of_pipelined_requests_are_answered_one_by_one(headrace, upstream):
+    gateway = headrace(conf(upstream.address, "", "keepalive_requests 100000;"))
+    count = 20_000
+    with gateway.client(timeout_s=30) as client:
+        sender = threading.Thread(
+            target=client.send, args=(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n" * count,)
+        )
+        sender.start()
+        for _ in range(count):
+            assert client.read().text == "fine"
+        sender.join()
