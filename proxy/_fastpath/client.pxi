@@ -313,6 +313,7 @@ cdef class ClientH1(Link):
         else:
             self.take_sealed(w.buf, <uint32_t>n)
         w.settle()
+        poison(w.buf, <size_t>n)
 
     cdef void take_announced(self, char* p, uint32_t n) noexcept:
         """The PROXY header first, whole, then what came behind it."""
@@ -359,9 +360,10 @@ cdef class ClientH1(Link):
         return True
 
     cdef report_unannounced(self, const char* p, uint32_t n):
-        cdef bytes shown = p[:n if n < 64 else 64].split(b"\n")[0].strip()
+        cdef bytes line = p[:n if n < 64 else 64].split(b"\n")[0]
+        shown = "".join([c if c.isprintable() else "?" for c in line.decode("latin-1").strip()])
         cdef bytes words = b'broken header: "%s" while reading PROXY protocol, client: %s' % (
-            repr(shown)[2:-1].encode(), to_bytes(address_text(&self.client.peer)))
+            shown.encode(), to_bytes(address_text(&self.client.peer)))
         report(R_ERROR, None, of_bytes(words))
 
     cdef void take_sealed(self, char* p, uint32_t n) noexcept:

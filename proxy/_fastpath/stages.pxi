@@ -216,7 +216,9 @@ cdef int choose(Worker w, Request r) noexcept:
         if r.is_body_done and r.head.flags & H_EXPECT_CONTINUE and r.body_kind == BODY_NONE:
             r.stream.send_interim(r, 100)        # an empty body is awaited too (nginx)
         if not r.is_body_done and s.passes_body and r.body_kind != BODY_NONE:
-            if s.is_request_buffered or r.is_body_read and r.body is not None or (
+            if s.is_request_buffered and r.body is not None and not holds_body(r):
+                hold_body(r, s.body_path)
+            if s.is_request_buffered or r.is_body_read and holds_body(r) or (
                     s.version == 10 and r.body_kind == BODY_CHUNKED):  # HTTP/1.0 has no chunks
                 if r.body is None:
                     r.body = body_spool(l, s.body_path)
@@ -234,6 +236,36 @@ cdef Spool body_spool(Location l, object folder):
     q.is_file_only = l.body_in_file > 0
     q.is_left = l.body_in_file == 2
     return q
+
+
+cdef inline bint holds_body(Request r) noexcept:
+    """The body is read whole before it is sent, rather than streamed."""
+    return r.body is not None and not (<Spool>r.body).is_copy
+
+
+cdef Spool body_copy(Location l):
+    cdef Spool q = new_spool(l.body_buffer, 0, None, True)
+    q.is_copy = True
+    return q
+
+
+cdef void hold_body(Request r, object folder) noexcept:
+    """Streamed so far; from here on it is read whole, the copy being its beginning."""
+    cdef Spool q = <Spool>r.body
+    q.is_copy = False
+    q.folder = folder
+    q.file_bound = <int64_t>1 << 62
+    q.is_file_only = r.location.body_in_file > 0
+    q.is_left = r.location.body_in_file == 2
+    (<H1Stream>r.stream).conn.unpause()
+
+
+cdef bint copy_body(Request r, const char* p, size_t n) noexcept:
+    """$request_body, and another try, while all of a streamed body fits in its buffer."""
+    if (<Spool>r.body).put(p, n) < 0:
+        r.body = None
+        return False
+    return True
 
 
 cdef void ask_body(Request r) noexcept:
@@ -370,7 +402,13 @@ cdef int send(Worker w, Request r) noexcept:
     elif r.body is not None:
         (<Spool>r.body).rewind()
         rc = w.send_spool(r, conn)
+        if rc == 0 and not r.is_body_done:
+            # asked again in the middle of a streamed body
+            (<H1Stream>r.stream).conn.go_on_reading(r)
     elif not r.is_body_done and conn.s.passes_body and r.body_kind != BODY_NONE:
+        if r.parent is None and not r.is_body_read and (
+                r.head.content_length <= <int64_t>r.location.body_buffer):
+            r.body = body_copy(r.location)
         ask_body(r)
     elif r.body_kind == BODY_CHUNKED:
         conn.ask_end()

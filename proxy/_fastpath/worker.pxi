@@ -475,6 +475,7 @@ cdef class Worker(Conductor):
         cdef UpstreamH1 u
         cdef Location l = r.location
         cdef int rc
+        cdef bint is_copied = False
         if r.body_kind == BODY_NONE:             # dropped: an error_page answers
             return
         r.body_n += n
@@ -484,15 +485,19 @@ cdef class Worker(Conductor):
             return
         if c.node.deadline_ms and not c.is_blocked:
             c.node.deadline_ms = clock.now_ms + l.body_timeout_ms
-        if r.call is not None and r.body is None:
+        if r.body is not None and (<Spool>r.body).is_copy:
+            is_copied = copy_body(r, p, n)
+        if r.call is not None and not holds_body(r):
             u = <UpstreamH1>r.call
+            if is_copied:
+                (<Spool>r.body).skip(n)
             rc = u.ask_body(p, n)
             if rc == BLOCKED:
                 c.node.deadline_ms = 0
                 c.pause()
             elif rc < 0:
                 u.lose(UPSTREAM_CLOSED)
-        elif r.body is not None:
+        elif holds_body(r):
             rc = (<Spool>r.body).put(p, n)
             if rc < 0:
                 self.fail(r, rc)
@@ -501,10 +506,11 @@ cdef class Worker(Conductor):
         cdef UpstreamH1 u
         if r.body_kind == BODY_NONE:
             return
-        if r.call is not None and r.body is None:
+        if r.call is not None and not holds_body(r):
             u = <UpstreamH1>r.call
-            u.ask_end()
-        elif r.stage == S_PICK and r.body is not None:
+            if u.state != U_DIALING:             # asked again: `send` ends it
+                u.ask_end()
+        elif r.stage == S_PICK and holds_body(r):
             r.stage = S_PICK - 1
             self.drive(r, GO)
 
@@ -596,6 +602,8 @@ cdef class Worker(Conductor):
             rc = self.send_spool(r, u)
             if rc < 0:
                 u.lose(rc)
+            elif rc == 0 and not r.is_body_done and not holds_body(r):
+                (<H1Stream>r.stream).conn.go_on_reading(r)
         elif not r.is_body_done:
             (<H1Stream>r.stream).conn.go_on_reading(r)
 
@@ -780,6 +788,8 @@ cdef class Worker(Conductor):
         u.drop()
         r.call = None
         r.answer.fields = NULL
+        if r.body is not None and not r.is_body_done and not holds_body(r):
+            (<H1Stream>r.stream).conn.pause()    # `send` goes on with it
         r.stage = S_PICK - 1
         self.drive(r, GO)
         return True

@@ -115,6 +115,9 @@ cdef int read_address(Str text, Address* out) noexcept nogil:
         made.binary_n = 4
     elif inet_pton(AF_INET6, host, made.binary) == 1:
         made.binary_n = 16
+        if inet_ntop(AF_INET6, made.binary, host, ADDRESS_MAX) == NULL:  # written as all others
+            return -1
+        at = <uint32_t>strlen(host)
     else:
         return -1
     made.port = <uint16_t>port

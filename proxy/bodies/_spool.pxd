@@ -18,6 +18,7 @@ cdef class Spool:
     cdef object folder
     cdef uint8_t is_file_only     # client_body_in_file_only: nothing stays in memory
     cdef uint8_t is_left          # and the file is not removed
+    cdef uint8_t is_copy          # of a body that is streamed: kept while it fits in memory
 
     cdef bint grow(self, size_t n) noexcept
     cdef bint open_file(self) noexcept
