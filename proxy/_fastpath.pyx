@@ -51,7 +51,8 @@ from proxy.routing._names cimport Names, find_server, read_host
 from proxy.routing._rewrite cimport REWRITE_AGAIN, REWRITE_STATUS, Program, run as run_rewrite
 from proxy.routing._uri cimport Uri, read_inner_uri, read_uri
 from proxy.upstream._balance cimport (
-    PEER_FAILED, PEER_NEXT, PEER_OK, Peer, Tried, Upstream, on_released, pick, refund_try, start_tries,
+    PEER_FAILED, PEER_NEXT, PEER_OK, Peer, Tried, Upstream, on_released, pick, refund_try,
+    start_tries,
 )
 from proxy.upstream._settings cimport (
     ProxySettings, keep_for_redirect, obey_accel, shape_answer, write_request_head,
@@ -68,8 +69,8 @@ from proxy.wire._h1answer cimport frame_answer, write_answer_head, write_trailer
 from proxy.wire._proxy_protocol cimport PROXY_HEADER_MAX, ProxyHeader, read_proxy_header
 
 from socket import (
-    AF_UNIX, IPPROTO_TCP, SO_ERROR, SO_KEEPALIVE, SO_REUSEADDR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM,
-    SOL_SOCKET, TCP_NODELAY, socket as new_socket,
+    AF_UNIX, IPPROTO_TCP, SO_ERROR, SO_KEEPALIVE, SO_REUSEADDR, SOCK_CLOEXEC, SOCK_NONBLOCK,
+    SOCK_STREAM, SOL_SOCKET, TCP_NODELAY, socket as new_socket,
 )
 
 from proxy.faults import TABLE as FAULTS
@@ -84,6 +85,16 @@ cdef extern from "<sys/socket.h>" nogil:
 
 cdef extern from "<sys/sendfile.h>" nogil:
     ssize_t sendfile(int, int, int64_t*, size_t)
+
+cdef extern from *:
+    """
+    #ifdef HEADRACE_DEBUG   /* what still points into the read buffer afterwards reads this */
+    #define poison(p, n) memset((p), 0xDD, (n))
+    #else
+    #define poison(p, n) ((void)0)
+    #endif
+    """
+    void poison(void*, size_t) noexcept
 
 SOL_SOCKET_PY = SOL_SOCKET
 

@@ -61,7 +61,7 @@ class Plan:
         self.limiters = Limiters(model, seat.shared if seat else None, seat.ledger if seat else 1)
         self.logs = Logs()
         self.numbers = Numbers(seat.shared if seat else None)
-        self.upstreams: upstream_freeze.Upstreams | None = None
+        self.upstreams: Any = None
         self.functions = Functions(model)
         set_limits(model.get("pcre_match_limit"), 1000)
         begin_variables(model)
@@ -129,15 +129,15 @@ class Plan:
 
     def freeze_location(self, block: Block, server: Server) -> Location:
         """The settings that hold in a location, or at the level of the server itself."""
-        key = block.value if block.name == "location" else None
+        key: Any = block.value if block.name == "location" else None
         location = Location(key.pattern.encode() if key else b"")
         location.server = server
         location.block = block
         location.number = self.numbers.row(server.name.decode(), location.name.decode())
         self.locations.append(location)
         location.is_internal = bool(key) and block.get("internal")
-        location.is_named = bool(key) and key.modifier == "@"
-        location.is_exact = bool(key) and key.modifier == "="
+        location.is_named = key is not None and key.modifier == "@"
+        location.is_exact = key is not None and key.modifier == "="
         if location.is_named:
             self.named.setdefault(server.number, {})[location.name] = location
         freeze_client(location, block)

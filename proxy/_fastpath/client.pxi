@@ -25,19 +25,19 @@ cdef class Listener:
 
 cdef bint may_keep(ClientH1 c, Request r) noexcept:
     """May the connection carry another request after this one?"""
-    cdef Location l = r.location
+    cdef Location here = r.location
     cdef const Field* agent
     if c.w.is_quitting:
         return False
-    if l is None:
+    if here is None:
         return True
-    if (l.keepalive_timeout_ms == 0 or c.client.requests >= l.keepalive_requests
-            or clock.now_ms - c.client.accepted_ms > l.keepalive_time_ms):
+    if (here.keepalive_timeout_ms == 0 or c.client.requests >= here.keepalive_requests
+            or clock.now_ms - c.client.accepted_ms > here.keepalive_time_ms):
         return False
-    if l.keepalive_disable and (r.method == M_POST or l.keepalive_disable & 2):
+    if here.keepalive_disable and (r.method == M_POST or here.keepalive_disable & 2):
         agent = find_field(&r.head, F_USER_AGENT)
         if agent != NULL:
-            return not is_disabled_agent(value_of(&r.head, agent), l.keepalive_disable,
+            return not is_disabled_agent(value_of(&r.head, agent), here.keepalive_disable,
                                          r.method == M_POST)
     return True
 
@@ -207,15 +207,15 @@ cdef class H1Stream(Stream):
 
 cdef void take_rate(Request r) noexcept:
     """limit_rate of the location, where nothing said another before."""
-    cdef Location l = r.location
+    cdef Location here = r.location
     if r.limit_rate == 0:
-        r.limit_rate = l.limit_rate
-        if l.limit_rate_text is not None:
-            r.limit_rate = size_of(<Template>l.limit_rate_text, r)
+        r.limit_rate = here.limit_rate
+        if here.limit_rate_text is not None:
+            r.limit_rate = size_of(<Template>here.limit_rate_text, r)
     if r.limit_rate:
-        r.limit_rate_after = l.limit_rate_after
-        if l.limit_rate_after_text is not None:
-            r.limit_rate_after = size_of(<Template>l.limit_rate_after_text, r)
+        r.limit_rate_after = here.limit_rate_after
+        if here.limit_rate_after_text is not None:
+            r.limit_rate_after = size_of(<Template>here.limit_rate_after_text, r)
 
 
 cdef uint64_t size_of(Template t, Request r) noexcept:
@@ -672,20 +672,20 @@ cdef class ClientH1(Link):
 
     cdef void on_answered(self, Request r) noexcept:
         """The request was told; go on with the connection."""
-        cdef Location l = r.location
+        cdef Location here = r.location
         cdef bint keep = r.keep_alive and not self.is_closing
         cdef bint is_body_done = r.is_body_done
-        cdef uint32_t linger_ms = l.lingering_timeout_ms if l is not None else 5000
-        cdef uint8_t lingering = l.lingering_close if l is not None else 1
-        cdef uint32_t linger_time_ms = l.lingering_time_ms if l is not None else 30000
+        cdef uint32_t linger_ms = here.lingering_timeout_ms if here is not None else 5000
+        cdef uint8_t lingering = here.lingering_close if here is not None else 1
+        cdef uint32_t linger_time_ms = here.lingering_time_ms if here is not None else 30000
         self.w.free_request(r)
         self.r = None
         if self.is_closing:
             return
         if self.is_ended and self.held_n == 0:
             keep = False
-        if l is not None:
-            self.keepalive_ms = l.keepalive_timeout_ms
+        if here is not None:
+            self.keepalive_ms = here.keepalive_timeout_ms
         if keep and is_body_done:
             self.go_idle()
             return

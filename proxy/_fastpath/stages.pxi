@@ -147,13 +147,13 @@ cdef int redirect_to_slash(Worker w, Request r) noexcept:
 
 cdef int admit(Worker w, Request r) noexcept:
     """May it pass? Cheapest test first."""
-    cdef Location l = r.location
+    cdef Location here = r.location
     cdef LimitSettings s
     cdef uint64_t delay_ms = 0
     cdef int rc
     put_realip(r)
-    if l.limits is not None:
-        s = <LimitSettings>l.limits
+    if here.limits is not None:
+        s = <LimitSettings>here.limits
         if s.reqs is not None:
             rc = check_reqs(s, r, &delay_ms)
             if rc < 0:
@@ -204,15 +204,15 @@ cdef int shape(Worker w, Request r) noexcept:
 
 cdef int choose(Worker w, Request r) noexcept:
     """pick: who answers?"""
-    cdef Location l = r.location
+    cdef Location here = r.location
     cdef ProxySettings s
     cdef int rc
-    if (<ContentSettings>l.content).tries is not None and r.tried == NULL and r.body is None:
+    if (<ContentSettings>here.content).tries is not None and r.tried == NULL and r.body is None:
         rc = try_files(r)
         if rc != GO:
             return rc
-    if l.handler_kind == HANDLE_PROXY:
-        s = <ProxySettings>l.proxy
+    if here.handler_kind == HANDLE_PROXY:
+        s = <ProxySettings>here.proxy
         if r.is_body_done and r.head.flags & H_EXPECT_CONTINUE and r.body_kind == BODY_NONE:
             r.stream.send_interim(r, 100)        # an empty body is awaited too (nginx)
         if not r.is_body_done and s.passes_body and r.body_kind != BODY_NONE:
@@ -221,20 +221,20 @@ cdef int choose(Worker w, Request r) noexcept:
             if s.is_request_buffered or r.is_body_read and holds_body(r) or (
                     s.version == 10 and r.body_kind == BODY_CHUNKED):  # HTTP/1.0 has no chunks
                 if r.body is None:
-                    r.body = body_spool(l, s.body_path)
+                    r.body = body_spool(here, s.body_path)
                 ask_body(r)
                 if not r.is_body_done:
                     return PARK
         return choose_peer(w, r, s)
-    if l.handler_kind == HANDLE_PYTHON:
+    if here.handler_kind == HANDLE_PYTHON:
         return answer_python(w, r)
     return answer_file(r)
 
 
-cdef Spool body_spool(Location l, object folder):
-    cdef Spool q = new_spool(l.body_buffer, <int64_t>1 << 62, folder, True)
-    q.is_file_only = l.body_in_file > 0
-    q.is_left = l.body_in_file == 2
+cdef Spool body_spool(Location here, object folder):
+    cdef Spool q = new_spool(here.body_buffer, <int64_t>1 << 62, folder, True)
+    q.is_file_only = here.body_in_file > 0
+    q.is_left = here.body_in_file == 2
     return q
 
 
@@ -243,8 +243,8 @@ cdef inline bint holds_body(Request r) noexcept:
     return r.body is not None and not (<Spool>r.body).is_copy
 
 
-cdef Spool body_copy(Location l):
-    cdef Spool q = new_spool(l.body_buffer, 0, None, True)
+cdef Spool body_copy(Location here):
+    cdef Spool q = new_spool(here.body_buffer, 0, None, True)
     q.is_copy = True
     return q
 

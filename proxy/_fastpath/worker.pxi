@@ -19,7 +19,7 @@ cdef class Worker(Conductor):
     cdef public object loop
     cdef public Wheel wheel
     cdef char* buf                # the shared read buffer, READ_BYTES
-    cdef char* spilled            # a piece of a body from its file: `buf` may still hold unread bytes
+    cdef char* spilled            # a piece of a body from its file: `buf` may be in use
     cdef public object view
     cdef char* out                # towards clients: what out_of has not written yet
     cdef size_t out_n
@@ -473,18 +473,18 @@ cdef class Worker(Conductor):
     cdef void on_body(self, Request r, const char* p, uint32_t n) noexcept:
         cdef ClientH1 c = (<H1Stream>r.stream).conn
         cdef UpstreamH1 u
-        cdef Location l = r.location
+        cdef Location here = r.location
         cdef int rc
         cdef bint is_copied = False
         if r.body_kind == BODY_NONE:             # dropped: an error_page answers
             return
         r.body_n += n
-        if l is not None and l.max_body and r.body_n > l.max_body and not r.is_done:
+        if here is not None and here.max_body and r.body_n > here.max_body and not r.is_done:
             r.keep_alive = False
             self.fail(r, BODY_TOO_LARGE)
             return
         if c.node.deadline_ms and not c.is_blocked:
-            c.node.deadline_ms = clock.now_ms + l.body_timeout_ms
+            c.node.deadline_ms = clock.now_ms + here.body_timeout_ms
         if r.body is not None and (<Spool>r.body).is_copy:
             is_copied = copy_body(r, p, n)
         if r.call is not None and not holds_body(r):

@@ -214,7 +214,7 @@ cdef class Request:
     cdef uint8_t keep_alive
     cdef uint8_t is_error_page         # an error_page was used: no second one follows
     cdef uint8_t alias_takes_uri       # content: try_files made uri the rest of a regex alias
-    cdef uint16_t error_status         # status that the error_page's answer is sent with; 0: its own
+    cdef uint16_t error_status         # what the error_page's answer is sent with; 0: its own
     cdef uint8_t rewrite_done          # bits: server ops ran
     cdef uint8_t is_limited            # limit_req / limit_conn were counted once already
     cdef uint8_t is_head_kept          # head moved to the arena

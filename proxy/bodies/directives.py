@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.bodies import _variables  # noqa: F401  (declares $request_body)
+import proxy.bodies._variables  # noqa: F401  (declares $request_body)
 from proxy.conf.directive import HTTP, LOCATION, SERVER, directive
 from proxy.conf.values import Duration, Enum, Flag, Rest, Size, Word
 

@@ -342,7 +342,9 @@ class Address(Value):
         try:
             return read_address(token, self.port, is_listen=self.is_listen)
         except AddressError as error:
-            place = f'"{token}" of the "{name}" directive' if self.is_listen else f'upstream "{token}"'
+            place = f'upstream "{token}"'
+            if self.is_listen:
+                place = f'"{token}" of the "{name}" directive'
             raise ConfError(token, f"{error} in {place}") from None
 
 

@@ -295,7 +295,8 @@ cdef int find_ranges(
     if f == NULL or most == 0:
         return RANGES_NONE
     value = value_of(&r.head, f)
-    if value.n < 7 or not is_same_word(value.p, b"bytes=", 6) or not is_range_wanted(r, etag, changed):
+    if value.n < 7 or not is_same_word(value.p, b"bytes=", 6) or (
+            not is_range_wanted(r, etag, changed)):
         return RANGES_NONE
     value = text(value.p + 6, value.n - 6)
     for i in range(value.n):

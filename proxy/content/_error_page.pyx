@@ -7,7 +7,7 @@ from cpython.object cimport PyObject
 from proxy.base._report cimport R_ERROR, report_about
 from proxy.base._request cimport MAX_REDIRECTS, Location
 from proxy.base.head cimport M_GET, M_HEAD
-from proxy.base.span cimport Str, of_bytes, text, to_bytes
+from proxy.base.span cimport Str, of_bytes, to_bytes
 from proxy.base.verdict cimport INTERNAL, REENTER, STATUS
 from proxy.content._redirect cimport put_location, redirect_inside, split_args
 from proxy.content._settings cimport ErrorPage, ErrorPages

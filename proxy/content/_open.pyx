@@ -112,9 +112,9 @@ cdef class FileCache:
         return f
 
     cdef drop_old(self):
-        cdef int i
+        cdef int _i
         cdef OpenFile oldest
-        for i in range(EXPIRED_AT_ONCE):
+        for _i in range(EXPIRED_AT_ONCE):
             if not self.files:
                 return
             key = next(iter(self.files))

@@ -4,12 +4,12 @@
 # before admit (the location's); the first that finds an address holds for the whole request.
 # Read from the right: who stands there was written by the proxy next to us.
 
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
 
 from proxy.base._client cimport Address, Client, read_address
 from proxy.base.head cimport *
-from proxy.base.span cimport Str, is_word, of_bytes
+from proxy.base.span cimport Str, is_word
 from proxy.filters._access cimport match_rule
 
 

@@ -2,13 +2,13 @@
 
 from libc.stdlib cimport free, malloc
 
-from proxy.base._arena cimport copy, take
+from proxy.base._arena cimport copy
 from proxy.base.head cimport *
-from proxy.base.span cimport is_same_word, lower, of_bytes, text, to_bytes
+from proxy.base.span cimport is_same_word, of_bytes, to_bytes
 from proxy.base.verdict cimport NO_MEMORY
 from proxy.base._escape cimport ESCAPE_URI, escape_uri, escaped_size
 from proxy.variables._variables cimport evaluate
-from proxy.wire._fields cimport find_name, name_text
+from proxy.wire._fields cimport find_name
 from proxy.wire._h1write cimport *
 
 
@@ -153,7 +153,6 @@ cdef int write_request_head(
     cdef uint32_t i
     cdef int rc
     cdef bint is_upgrade = s.passes_upgrade and r.head.flags & H_UPGRADE
-    cdef bint has_connection = s.replaced >> F_CONNECTION & 1
     cdef uint64_t replaced = s.replaced
     if r.head.size + 1024 > cap:
         return NO_MEMORY

@@ -70,7 +70,8 @@ cdef int write_answer_head(Request r, char* out, size_t cap) noexcept:
             if f.id and not f.flags:
                 seen |= <uint64_t>1 << f.id
     if not seen >> F_SERVER & 1:
-        at = put_field(at, text(b"Server", 6), server_text(r.location is None or r.location.server_tokens))
+        at = put_field(at, text(b"Server", 6), server_text(
+            r.location is None or r.location.server_tokens))
     if not seen >> F_DATE & 1:
         at = put_bytes(at, b"Date: ", 6)
         memcpy(at, clock.date, 29)

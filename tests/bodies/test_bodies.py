@@ -115,7 +115,8 @@ def test_pieces_leave_as_they_come(gateway, upstream):
     go = threading.Event()
 
     def tell(_request):
-        yield b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        yield (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+               b"Transfer-Encoding: chunked\r\n\r\n")
         yield b"5\r\nfirst\r\n"
         go.wait(5)
         yield b"4\r\nlast\r\n0\r\n\r\n"

@@ -81,7 +81,8 @@ def test_head_has_no_body(gateway):
         ("GET / HTTP/1.1\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n"
+         "Transfer-Encoding: chunked\r\n\r\n", 400),
         ("POST /pass HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n", 400),
         ("GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -91,7 +92,8 @@ def test_head_has_no_body(gateway):
         ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
         ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405),
         ("POST /pass HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n", 413),
-        ("POST /pass HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nhello world\r\n0\r\n\r\n", 413),
+        ("POST /pass HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+         "b\r\nhello world\r\n0\r\n\r\n", 413),
     ],
 )
 def test_what_cannot_be_understood_is_refused_and_closed(gateway, upstream, data, status):
@@ -119,7 +121,8 @@ def test_a_silent_body_is_408(gateway):
 
 def test_expect_is_answered_when_the_body_is_wanted(gateway, upstream):
     with gateway.client() as client:
-        client.send("POST /pass HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        client.send("POST /pass HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n"
+                    "Expect: 100-continue\r\n\r\n")
         assert client.read(skip_interim=False).status == 100
         client.send("ab")
         assert client.read().status == 200

@@ -20,7 +20,6 @@ SERVER = """
         location / { proxy_pass http://{address}; {inside} }
     }
 """
-PATIENT_S = 20.0
 
 
 def conf(address: str, inside: str = "", more: str = "") -> str:
@@ -100,10 +99,11 @@ def test_a_held_chunked_body_goes_on_when_the_upstream_drains(headrace):
 
 def test_a_slow_client_is_no_fault_of_the_upstream(headrace, upstreams):
     upstream = upstreams()
-    text = "upstream two { server %s max_fails=1 fail_timeout=60s; server %s max_fails=1 fail_timeout=60s; }" % (
-        upstream.address, upstreams().address,
-    ) + conf("two", "proxy_request_buffering off; proxy_read_timeout 1s; proxy_send_timeout 1s;",
-             "client_body_timeout 3s;")
+    once = "max_fails=1 fail_timeout=60s"
+    servers = "".join(f"server {it} {once};" for it in (upstream.address, upstreams().address))
+    text = f"upstream two {{ {servers} }}" + conf(
+        "two", "proxy_request_buffering off; proxy_read_timeout 1s; proxy_send_timeout 1s;",
+        "client_body_timeout 3s;")
     gateway = headrace(text)
     for _ in range(2):
         with gateway.client() as client:
@@ -185,9 +185,8 @@ def test_the_log_tells_of_the_answer_after_a_wait(headrace, upstreams):
     gateway = headrace(
         "log_format told '$request_uri $upstream_http_x_told';"
         "access_log %%DIR%%/logs/access.log told;"
-        + conf(slow.address, "", "location /other { proxy_pass http://%s; }"
-               "location /paced { limit_rate 1500; proxy_pass http://%s; }"
-               % (other.address, slow.address))
+        + conf(slow.address, "", f"location /other {{ proxy_pass http://{other.address}; }}"
+               f"location /paced {{ limit_rate 1500; proxy_pass http://{slow.address}; }}")
     )
     with gateway.client() as client:
         client.send("GET /paced HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -56,7 +56,9 @@ def test_what_is_no_answer_is_502(headrace, upstreams, name, said, buffering):
 
 
 def test_interim_answers_are_passed_over(headrace, upstreams):
-    upstream = upstreams(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 3 + HEAD + CL + b"\r\nhello")
+    upstream = upstreams(
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 3 + HEAD + CL + b"\r\nhello"
+    )
     gateway = headrace(PROXY.format(address=upstream.address, more=""))
     assert gateway.get("/").body == b"hello"
 
@@ -79,7 +81,8 @@ def test_a_cut_chunked_body_has_no_last_chunk(headrace, upstreams):
 
 @pytest.mark.parametrize(
     "chunks",
-    [b"zz\r\nhello\r\n0\r\n\r\n", b"5\r\nhelloX\r\n0\r\n\r\n", b"5\nhello\r\n0\r\n\r\n", b"-5\r\nhello\r\n"],
+    [b"zz\r\nhello\r\n0\r\n\r\n", b"5\r\nhelloX\r\n0\r\n\r\n", b"5\nhello\r\n0\r\n\r\n",
+     b"-5\r\nhello\r\n"],
 )
 def test_a_bad_chunk_is_never_a_clean_end(headrace, upstreams, chunks):
     upstream = upstreams(Close(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks))
@@ -94,7 +97,7 @@ def test_a_bad_chunk_is_never_a_clean_end(headrace, upstreams, chunks):
 def test_bytes_behind_the_answer_cost_the_connection(headrace, upstreams):
     upstream = upstreams(HEAD + CL + b"\r\nhelloHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
     gateway = headrace(
-        "upstream up { server %s; keepalive 4; }\n" % upstream.address
+        f"upstream up {{ server {upstream.address}; keepalive 4; }}\n"
         + PROXY.format(address="up", more="")
     )
     with gateway.client() as client:
