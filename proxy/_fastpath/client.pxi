@@ -314,6 +314,7 @@ cdef class ClientH1(Link):
             self.take_sealed(w.buf, <uint32_t>n)
         w.settle()
         poison(w.buf, <size_t>n)
+        poison(w.buf, <size_t>n)
 
     cdef void take_announced(self, char* p, uint32_t n) noexcept:
         """The PROXY header first, whole, then what came behind it."""

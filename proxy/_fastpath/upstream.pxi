@@ -252,6 +252,7 @@ cdef class UpstreamH1(Link):
         else:
             self.take_sealed(self.w.buf, <uint32_t>n)
         self.w.settle()
+        poison(self.w.buf, <size_t>n)
 
     cdef void take(self, char* p, uint32_t n) noexcept:
         cdef Request r = self.r
