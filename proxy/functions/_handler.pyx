@@ -51,12 +51,14 @@ cdef bint is_id(Str value) noexcept nogil:
 
 cdef int get_id(Request r, uint64_t field, Str* out) noexcept:
     """What the client sent as X-Call-Id or X-Request-Id, else one of our own."""
+    cdef Str name
     cdef uint16_t i
     for i in range(r.head.n_fields):
         if r.head.fields[i].flags & F_IS_INVALID:
             continue
         if field == X_CALL_ID:
-            if r.head.fields[i].id or not is_word(name_of(&r.head, &r.head.fields[i]), b"x-call-id", 9):
+            name = name_of(&r.head, &r.head.fields[i])
+            if r.head.fields[i].id or not is_word(name, b"x-call-id", 9):
                 continue
         elif r.head.fields[i].id != field:
             continue

@@ -176,6 +176,9 @@ class Answer:
         self.has_body = True
 
     def begin(self, status, fields, length=None):
+        self.writer.write(self.head(status, fields, length))
+
+    def head(self, status, fields, length):
         request = self.request
         self.is_begun = True
         bodiless = status < 200 or status in (204, 304)
@@ -203,7 +206,7 @@ class Answer:
                 request.keep_alive = False
         if not request.keep_alive:
             lines.append("Connection: close")
-        self.writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace"))
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 
     def put(self, data):
         if not data or not self.has_body:
@@ -218,8 +221,8 @@ class Answer:
             self.writer.write(b"0\r\n\r\n")
 
     def whole(self, status, fields, body):
-        self.begin(status, fields, len(body))
-        self.put(body)
+        head = self.head(status, fields, len(body))
+        self.writer.write(head + body if self.has_body else head)
 
 
 class Handler:
@@ -410,8 +413,12 @@ class Asgi:
                 head[:] = [message["status"], pairs]
             elif message["type"] == "http.response.body":
                 data, more = message.get("body", b""), message.get("more_body", False)
+                if not answer.is_begun and not more:
+                    answer.whole(*head, bytes(data))
+                    is_over.set()
+                    return
                 if not answer.is_begun:
-                    answer.begin(*head, None if more else len(data))
+                    answer.begin(*head)
                 answer.put(bytes(data))
                 if more:
                     await answer.writer.drain()

@@ -23,6 +23,7 @@ executable inherits; what its predecessor started it watches by pidfd.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 MAX_PACKET = 256 * 1024
 MAX_REPLICAS = 4096
 CHANNEL_FD = 3
+GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 LIMITS = {
     "nofile": resource.RLIMIT_NOFILE,
     "core": resource.RLIMIT_CORE,
@@ -79,6 +81,7 @@ class Replicas:
         self._by_id: dict[str, Replica] = {}
         self._channel: socket | None = None
         self._late: list[tuple[bytes, list[int]]] = []
+        self._is_ending = False
         self.table_fd = os.memfd_create("headrace-replicas", os.MFD_CLOEXEC)
 
     @property
@@ -146,6 +149,8 @@ class Replicas:
             self._say(f'the controller sent an unknown order "{op}"')
 
     def _start(self, id: str, order: dict[str, Any]) -> None:
+        if self._is_ending:
+            return self._tell({"op": "failed", "id": id, "error": "the gateway is leaving"})
         if id in self._by_id:
             return self._tell({"op": "failed", "id": id, "error": "it runs already"})
         if len(self._by_id) >= MAX_REPLICAS:
@@ -184,7 +189,7 @@ class Replicas:
             except BlockingIOError:
                 return
             except OSError as error:
-                if self._channel is not None and not fds:
+                if self._channel is not None and (not fds or error.errno in GONE):
                     self.drop_channel()
                     return
                 self._say(f"sendmsg() to the controller failed ({error.errno}: {error.strerror})")
@@ -218,7 +223,8 @@ class Replicas:
         return [it.pid for it in self._by_id.values() if it.pidfd < 0]
 
     def signal_own(self, number: int) -> bool:
-        """Signal every replica that is our child. Is there one?"""
+        """The end: signal every replica that is our child; no new one is started. Is there one?"""
+        self._is_ending = True
         own = [it for it in self._by_id.values() if it.pidfd < 0]
         for replica in own:
             _kill(replica, number)

@@ -24,6 +24,8 @@ MOST_WAITING = 10_000
 LOG_PIECE = 64 * 1024
 LINE_BYTES = 1900  # an entry of the error log holds 2048
 KEPT_LINES = 200
+SAID_LINES = 1000  # a second, of one replica; what it prints beyond that is counted
+REST_S = 0.01  # after a full piece: who prints without end is read no faster
 
 
 class Events(Protocol):
@@ -126,6 +128,9 @@ class LogLines:
         self._loop = loop
         self._say = say
         self._parts = dict.fromkeys(fds, b"")
+        self._second = 0
+        self._said = 0
+        self._unsaid = 0
         for fd in fds:
             os.set_blocking(fd, False)
             loop.add_reader(fd, self._on_readable, fd)
@@ -146,11 +151,32 @@ class LogLines:
             if rest:
                 lines.append(rest)
             self._close(fd)
-        for line in lines:
+        elif len(data) == LOG_PIECE:
+            self._loop.remove_reader(fd)
+            self._loop.call_later(REST_S, self._go_on, fd)
+        self._unsaid += max(len(lines) - KEPT_LINES, 0)
+        for line in lines[-KEPT_LINES:]:
             text = line[:LINE_BYTES].decode("utf-8", "replace").rstrip("\r")
             text = "".join(it if it.isprintable() else " " for it in text)
             self.lines.append(text)
+            self._tell(text)
+
+    def _go_on(self, fd: int) -> None:
+        if fd in self._parts:
+            self._loop.add_reader(fd, self._on_readable, fd)
+
+    def _tell(self, text: str) -> None:
+        second = int(self._loop.time())
+        if second != self._second:
+            self._second, self._said = second, 0
+            if self._unsaid:
+                self._say(f"({self._unsaid} lines left out)")
+                self._unsaid = 0
+        if self._said < SAID_LINES:
+            self._said += 1
             self._say(text)
+        else:
+            self._unsaid += 1
 
     def _close(self, fd: int) -> None:
         self._loop.remove_reader(fd)
