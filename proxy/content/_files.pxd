@@ -21,7 +21,8 @@ cdef class FileSource(Source):
     cdef int put_part_head(self, char* out, uint32_t i) noexcept
 
 
-# GET and HEAD of a file. DONE (r.status, fields and r.source are set), STATUS (a redirect, 412), REROUTE (an index file), or a fault.
+# GET and HEAD of a file. DONE (r.status, fields and r.source are set), STATUS (a redirect, 412),
+# REROUTE (an index file), or a fault.
 cdef int answer_file(Request r) noexcept
 # What Range asks of a file's answer, after everything else about its head is settled: 0, STATUS
 # (416), or a fault.
