@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import http.client
 import json
 import os
@@ -84,11 +83,18 @@ def functions(headrace) -> Iterator:
     return make
 
 
+def controller_paths(gateway: Gateway) -> list[str]:
+    """Where the controller listens: a Unix socket that the master holds."""
+    held = {os.readlink(f"/proc/{gateway.process.pid}/fd/{fd}") for fd in fds(gateway.process.pid)}
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return [row[7] for row in rows if len(row) > 7 and f"socket:[{row[6]}]" in held]
+
+
 def look(gateway: Gateway) -> dict:
     """What the controller says of its replicas."""
-    for path in glob.glob(str(gateway.prefix / "logs" / "*.sock")) + glob.glob(
-        f"/tmp/headrace.{gateway.process.pid}.sock"
-    ):
+    for path in controller_paths(gateway):
+        if not path.endswith("controller.sock"):
+            continue
         with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError, ValueError):
             sock.settimeout(2)
             sock.connect(path)
@@ -342,7 +348,8 @@ def test_who_ignores_term_is_killed(headrace) -> None:
 
 def test_a_replica_holds_nothing_of_the_gateways(functions) -> None:
     gateway = functions()
-    socks = {os.readlink(f"/proc/{gateway.process.pid}/fd/{fd}") for fd in fds(gateway.process.pid)}
+    pid = gateway.process.pid
+    socks = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in fds(pid)}
     for pid in [*ready(gateway, "py"), *ready(gateway, "cmd")]:
         own = {}
         for fd in fds(pid):
