@@ -96,16 +96,6 @@ cdef extern from *:
     """
     void poison(void*, size_t) noexcept
 
-cdef extern from *:
-    """
-    #ifdef HEADRACE_DEBUG   /* what still points into the read buffer afterwards reads this */
-    #define poison(p, n) memset((p), 0xDD, (n))
-    #else
-    #define poison(p, n) ((void)0)
-    #endif
-    """
-    void poison(void*, size_t) noexcept
-
 SOL_SOCKET_PY = SOL_SOCKET
 
 cdef enum:

@@ -314,7 +314,6 @@ cdef class ClientH1(Link):
             self.take_sealed(w.buf, <uint32_t>n)
         w.settle()
         poison(w.buf, <size_t>n)
-        poison(w.buf, <size_t>n)
 
     cdef void take_announced(self, char* p, uint32_t n) noexcept:
         """The PROXY header first, whole, then what came behind it."""
@@ -649,7 +648,10 @@ cdef class ClientH1(Link):
         self.unpause()
         if self.held_n and not self.is_feeding:
             # not now: what it brings may end the request that its caller is still busy with
-            self.w.loop.call_soon(self.run_later)
+            if self.w.held_of is None:
+                self.w.held_of = self            # `settle` is soon enough: one write with the head
+            else:
+                self.w.loop.call_soon(self.run_later)
 
     cdef void go_on_reading(self, Request r) noexcept:
         """The upstream has room again: on with the body, and its time limit."""

@@ -220,6 +220,12 @@ cdef class UpstreamH1(Link):
         w.own_ask(self)
         if self.ask_left < 0:
             w.ask_n += chunk_prefix(w.ask + w.ask_n, n)
+            if n <= SMALL_BYTES and w.ask_n + n + 64 <= OUT_BYTES:
+                memcpy(w.ask + w.ask_n, p, n)    # one write with what is around it
+                memcpy(w.ask + w.ask_n + n, b"\r\n", 2)
+                w.ask_n += n + 2
+                self.node.deadline_ms = clock.now_ms + self.s.read_ms
+                return self.is_blocked
         rc = w.write_ask(self, p, n)
         if self.ask_left < 0:
             w.ask[w.ask_n] = c"\r"

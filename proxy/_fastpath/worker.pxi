@@ -27,6 +27,7 @@ cdef class Worker(Conductor):
     cdef char* ask                # towards upstreams
     cdef size_t ask_n
     cdef UpstreamH1 ask_of
+    cdef ClientH1 held_of         # what it holds of a body was asked for
     cdef Field* fields
     cdef Field* answer_fields
     cdef uint16_t cap_fields
@@ -276,7 +277,11 @@ cdef class Worker(Conductor):
         cdef UpstreamH1 u
         cdef H1Stream s
         cdef ClientH1 c
-        while self.ask_n or self.out_n:
+        while self.held_of is not None or self.ask_n or self.out_n:
+            c = self.held_of
+            self.held_of = None
+            if c is not None and not c.is_closing:
+                c.run_held()
             if self.ask_n:
                 u = self.ask_of
                 self.ask_of = None
@@ -503,20 +508,16 @@ cdef class Worker(Conductor):
                 self.fail(r, rc)
 
     cdef void on_body_end(self, Request r) noexcept:
-        cdef UpstreamH1 u
         if r.body_kind == BODY_NONE:
             return
         if r.call is not None and not holds_body(r):
-            u = <UpstreamH1>r.call
-            if u.state != U_DIALING:             # asked again: `send` ends it
-                u.ask_end()
+            if (<UpstreamH1>r.call).state != U_DIALING:  # asked again: `send` ends it
+                (<UpstreamH1>r.call).ask_end()
         elif r.stage == S_PICK and holds_body(r):
             r.stage = S_PICK - 1
             self.drive(r, GO)
 
     cdef void on_client_drained(self, Request r) noexcept:
-        cdef UpstreamH1 u
-        cdef Spool q
         cdef int rc
         if r.parent is None:
             (<H1Stream>r.stream).conn.node.deadline_ms = 0
@@ -524,10 +525,10 @@ cdef class Worker(Conductor):
             rc = (<BodyFilter>r.filters).pump(r)
             if rc < 0:
                 self.fail(r, rc)
-            if rc:
-                return
-            if (<BodyFilter>r.filters).is_ended:
+            elif rc == 0 and (<BodyFilter>r.filters).is_ended:
                 self.finish(r)
+                return
+            if rc:
                 return
         if r.waiting is not None:
             rc = self.send_waiting(r)
@@ -629,7 +630,7 @@ cdef class Worker(Conductor):
             if redirect.n:
                 self.drive(r, accel_redirect(self, r, u, redirect))
                 return
-        rc = shape_answer(u.s, r)
+        rc = shape_answer(u.s, r) or complete_location(r)  # one that proxy_redirect wrote
         if rc < 0:
             self.fail(r, rc)
             return
