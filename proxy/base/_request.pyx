@@ -108,6 +108,9 @@ cdef class Location:
 
 
 cdef class Request:
+    def __cinit__(self):
+        self.main = self          # also one that was never begun has a main request
+
     cdef void begin(self, Conductor conductor, Stream stream) noexcept:
         self.conductor = conductor
         self.stream = stream
