@@ -85,7 +85,7 @@ def functions(headrace) -> Iterator:
 
 def controller_paths(gateway: Gateway) -> list[str]:
     """Where the controller listens: a Unix socket that the master holds."""
-    held = {os.readlink(f"/proc/{gateway.process.pid}/fd/{fd}") for fd in fds(gateway.process.pid)}
+    held = set(open_files(gateway.process.pid).values())
     rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
     return [row[7] for row in rows if len(row) > 7 and f"socket:[{row[6]}]" in held]
 
@@ -349,7 +349,7 @@ def test_who_ignores_term_is_killed(headrace) -> None:
 def test_a_replica_holds_nothing_of_the_gateways(functions) -> None:
     gateway = functions()
     pid = gateway.process.pid
-    socks = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in fds(pid)}
+    socks = set(open_files(pid).values())
     for pid in [*ready(gateway, "py"), *ready(gateway, "cmd")]:
         own = {}
         for fd in fds(pid):
@@ -370,6 +370,15 @@ def test_a_replica_holds_nothing_of_the_gateways(functions) -> None:
 
 def fds(pid: int) -> list[int]:
     return [int(fd) for fd in os.listdir(f"/proc/{pid}/fd")]
+
+
+def open_files(pid: int) -> dict[int, str]:
+    """Descriptor → what it is; one that is closed while we look is left out."""
+    found = {}
+    for fd in fds(pid):
+        with contextlib.suppress(FileNotFoundError):
+            found[fd] = os.readlink(f"/proc/{pid}/fd/{fd}")
+    return found
 
 
 def test_what_a_function_prints_stands_in_the_error_log(functions) -> None:
