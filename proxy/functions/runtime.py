@@ -518,6 +518,8 @@ class Server:
 
 def load(file, name):
     """The callable `name` of `file`; raises what its import raises."""
+    # a cached module is told by second and size: a handler changed within one would stay old
+    sys.dont_write_bytecode = True
     sys.path.insert(0, os.path.dirname(file))
     stem = os.path.splitext(os.path.basename(file))[0]
     spec = importlib.util.spec_from_file_location(stem, file)
