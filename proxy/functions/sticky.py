@@ -1,0 +1,116 @@
+"""What `sticky` says: by what a client is known again, and what lets it name a version itself.
+
+    sticky cookie=NAME [expires=TIME|max] [domain=NAME] [path=PATH] [httponly] [secure]
+                       [samesite=strict|lax|none] [tag_header=NAME] [tag_cookie=NAME]
+    sticky header=NAME | variable=$NAME | claim=NAME | address  [tag_header=…] [tag_cookie=…]
+    sticky tag_header=NAME
+
+`sticky cookie NAME …` is read too, as nginx writes it. `claim=sub` is the variable
+$jwt_claim_sub. In an `upstream` block only a cookie may be said, and no tag.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.conf.values import read_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110 §5.6.2
+VARIABLE = re.compile(r"\$?([A-Za-z0-9_]{1,64})")
+VALUE = re.compile(r"[!-:<-~]{1,255}")  # of a cookie's attribute: no ";", no space
+FOREVER_S = 10 * 365 * 86_400
+KINDS = ("cookie", "header", "variable", "claim")
+SAME_SITE = {"strict": "Strict", "lax": "Lax", "none": "None"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sticky:
+    """kind: cookie, header, variable, address, or "" when only tags are said. name: of the cookie,
+    the header, or the variable without "$". attributes: of Set-Cookie, each begun by "; "."""
+
+    kind: str
+    name: str = ""
+    attributes: str = ""
+    tag_header: str = ""
+    tag_cookie: str = ""
+
+    @property
+    def text(self) -> str:
+        """As read_sticky reads it: what the controller tells workers."""
+        words = [f"{self.kind}={self.name}" if self.name else self.kind]
+        for attribute in self.attributes.split("; ")[1:]:
+            name, equals, value = attribute.partition("=")
+            if name != "Max-Age":
+                words.append(name.lower() + equals + value)
+            else:
+                words.append("expires=" + value)
+        words += [f"tag_header={self.tag_header}"] if self.tag_header else []
+        words += [f"tag_cookie={self.tag_cookie}"] if self.tag_cookie else []
+        return " ".join(word for word in words if word)
+
+
+def read_sticky(words: Iterable[str], path: str = "/") -> Sticky:
+    """Raises ValueError that names the wrong word. path: of a cookie that says none."""
+    words = list(words)
+    if len(words) > 1 and words[0] in KINDS:  # nginx: cookie NAME
+        words[:2] = [f"{words[0]}={words[1]}"]
+    kind = name = ""
+    said: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key in said or (kind and (key in KINDS or key == "address")):
+            raise ValueError(f'"{word}" comes after another "{key if key in said else kind}"')
+        if key in KINDS:
+            kind, name = key, _name(word, key, value)
+        elif key == "address" and not equals:
+            kind = key
+        elif key in ("httponly", "secure") and not equals:
+            said[key] = ""
+        elif key in ("tag_header", "tag_cookie"):
+            said[key] = _name(word, key, value)
+        elif key in ("expires", "domain", "path", "samesite") and VALUE.fullmatch(value):
+            said[key] = value
+        else:
+            raise ValueError(f'invalid parameter "{word}"')
+    if kind == "claim":
+        kind, name = "variable", f"jwt_claim_{name}"
+    tag_header, tag_cookie = said.pop("tag_header", ""), said.pop("tag_cookie", "")
+    if said and kind != "cookie":
+        raise ValueError(f'"{next(iter(said))}" is for a cookie')
+    if not (kind or tag_header or tag_cookie):
+        raise ValueError("it says by nothing")
+    attributes = _attributes(said, path) if kind == "cookie" else ""
+    return Sticky(kind, name, attributes, tag_header, tag_cookie)
+
+
+def _name(word: str, key: str, value: str) -> str:
+    pattern = VARIABLE if key in ("variable", "claim") else TOKEN
+    found = pattern.fullmatch(value)
+    if found is None:
+        raise ValueError(f'invalid parameter "{word}"')
+    return found[1] if key == "variable" else value
+
+
+def _attributes(said: dict[str, str], path: str) -> str:
+    text = ""
+    if "expires" in said:
+        seconds = FOREVER_S if said["expires"] == "max" else read_seconds(said["expires"])
+        if seconds is None or seconds <= 0:
+            raise ValueError(f'invalid parameter "expires={said["expires"]}"')
+        text += f"; Max-Age={seconds}"
+    if "domain" in said:
+        text += f"; Domain={said['domain']}"
+    if said.get("path", path):
+        text += f"; Path={said.get('path', path)}"
+    if "samesite" in said:
+        if said["samesite"].lower() not in SAME_SITE:
+            raise ValueError(f'invalid parameter "samesite={said["samesite"]}"')
+        text += f"; SameSite={SAME_SITE[said['samesite'].lower()]}"
+    text += "; HttpOnly" if "httponly" in said else ""
+    text += "; Secure" if "secure" in said else ""
+    return text
