@@ -35,7 +35,9 @@ MAP = 1 << 10
 SPLIT_CLIENTS = 1 << 11
 TYPES = 1 << 12
 GEO = 1 << 13
-ANYWHERE = (1 << 14) - 1
+VERSION = 1 << 14  # `version` in a function
+FUNCTIONS = 1 << 15  # what holds for all functions
+ANYWHERE = (1 << 16) - 1
 
 PLACES = {
     MAIN: "main",
@@ -52,6 +54,8 @@ PLACES = {
     SPLIT_CLIENTS: "split_clients",
     TYPES: "types",
     GEO: "geo",
+    VERSION: "version",
+    FUNCTIONS: "functions",
 }
 
 

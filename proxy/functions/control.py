@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from proxy.conf.report import ConfError
+from proxy.functions.declared import read_functions
 from proxy.functions.keeper import READY, STARTING, Keeper, Replica
 from proxy.functions.links import Link
-from proxy.functions.model import read_functions
 from proxy.functions.providers.process import Processes
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
+    from proxy.functions.model import Function, Version
 
 ERROR, NOTICE, INFO = 4, 6, 7  # levels of the error log
 QUIT, TERMINATE, RELOAD = "q", "t", "h"  # orders of the master, see process/seat.py
@@ -35,6 +36,7 @@ class Controller:
         self.seat = seat
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self.processes: Processes
+        self.functions: dict[str, Function] = {}
         self.keepers: dict[str, Keeper] = {}
         self.links: set[Link] = set()
         self.is_settled = False  # the adopted ones were looked at: the table may be told
@@ -80,13 +82,17 @@ class Controller:
             self.apply()
 
     def apply(self) -> None:
-        functions = read_functions(self.model)
-        for name in [*functions, *(self.keepers.keys() - functions.keys())]:
+        versions = self.versions()
+        for name in [*versions, *(self.keepers.keys() - versions.keys())]:
             if name not in self.keepers:
                 self.keepers[name] = Keeper(name, self)
                 self.publish(name)
-            self.keepers[name].want(functions.get(name))
+            self.keepers[name].want(versions.get(name))
         self.sweep()
+
+    def versions(self) -> dict[str, Version]:
+        self.functions = read_functions(self.model)
+        return {it.key: it for function in self.functions.values() for it in function.versions}
 
     def sweep(self) -> None:
         """Keepers with nothing left to keep go."""
@@ -96,7 +102,7 @@ class Controller:
 
     # -- what the master tells (providers/process.py) -------------------------------------------
     def find(self, id: str) -> tuple[Keeper, Replica] | None:
-        keeper = self.keepers.get(id.partition("/")[0])
+        keeper = self.keepers.get("/".join(id.split("/", 2)[:2]))
         replica = keeper.replicas.get(id) if keeper else None
         return (keeper, replica) if keeper and replica else None
 
@@ -104,7 +110,7 @@ class Controller:
         replica = Replica(id)
         self._serial = max(self._serial, replica.serial)
         keeper = self.keepers.setdefault(replica.name, Keeper(replica.name, self))
-        function = read_functions(self.model).get(replica.name)
+        function = self.versions().get(replica.name)
         if keeper.wanted is None and function is not None:  # known before the first `keep`
             keeper.wanted, keeper.fingerprint = function, function.fingerprint
         self._adopted.append(replica)
@@ -152,12 +158,18 @@ class Controller:
                 self._tell(link, name)
 
     def _tell(self, link: Link, name: str) -> None:
-        keeper = self.keepers.get(name)
-        link.tell(name, [(it.id, it.address) for it in keeper.ready()] if keeper else [])
+        key = name.partition("/")[0]
+        function = self.functions.get(key)
+        rows = []
+        for keeper in self.keepers.values():
+            if keeper.name.startswith(f"{key}/"):
+                rows += [(it.id, it.address) for it in keeper.ready()]
+        link.tell(key, rows, function)
 
     async def drain(self, replica: Replica, timeout_ms: int) -> None:
         """Out of the table, then until no worker has a request at it, or the time is over."""
-        knowing = {link for link in self.links if link.knows(replica.name, replica.id)}
+        key = replica.name.partition("/")[0]
+        knowing = {link for link in self.links if link.knows(key, replica.id)}
         is_over = asyncio.Event()
         self._drains[replica.id] = knowing, is_over
         self.publish(replica.name)
@@ -220,7 +232,7 @@ class Controller:
         """What /replicas shows."""
         return {
             name: {
-                "wanted": keeper.wanted.min_scale if keeper.wanted else 0,
+                "wanted": keeper.scale if keeper.wanted else 0,
                 "ready": sum(it.state == READY for it in keeper.replicas.values()),
                 "replicas": [it.row() for it in keeper.replicas.values()],
             }

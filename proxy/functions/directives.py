@@ -1,152 +1,203 @@
-"""The directives of functions: the `function` block and `function_pass`."""
+"""The directives of functions: `function`, `version`, `functions`, and who passes to them."""
 
 from __future__ import annotations
 
-import os
-import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from proxy.conf.directive import FUNCTION, HTTP, LOCATION, LOCATION_IF, directive
-from proxy.conf.report import ConfError
-from proxy.conf.values import Duration, Int, Rest, Word, read_ms
+from proxy.conf.directive import (
+    FUNCTION,
+    FUNCTIONS,
+    HTTP,
+    LOCATION,
+    LOCATION_IF,
+    SERVER,
+    VERSION,
+    directive,
+)
+from proxy.conf.values import Duration, Enum, Flag, Int, Size, Text, Word
+from proxy.functions import grammar as g
+from proxy.functions.model import Limits, Queue
+from proxy.upstream.words import read_queue, read_sticky
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
     from proxy.conf.lexer import Token
 
-NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
-ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
-PATH = re.compile(r"/[!-~]{0,1023}")
-MOST_REPLICAS = 1000
-# Words of the function block that come with a later version.
-NOT_YET = (
-    "namespace", "fork", "openwhisk", "lambda", "static", "max_scale", "initial_scale", "prewarm",
-    "metric", "target", "utilization", "window", "panic_window", "scale_down_delay", "retention",
-    "concurrency", "queue", "timeout", "labels", "annotation", "sticky", "async", "mirror",
-    "count_streams", "watch", "schedule", "venv",
-)  # fmt: skip
+BOTH = FUNCTION | VERSION
+HANDLERS = ("command", "python", "fork", "openwhisk", "lambda", "static", "provider")
+WITH_PYTHON = ("python", "openwhisk", "lambda", "fork")
 
 
-class Handler(NamedTuple):
-    """`python FILE:callable`; the file as written."""
-
-    file: str
-    callable: str
-
-
-class Ready(NamedTuple):
-    """`ready PATH`: interval_ms is the longest pause between two looks, timeout_ms is for one."""
-
-    path: str
-    interval_ms: int
-    timeout_ms: int
-
-
-READY_INTERVAL_MS = 20
-READY_TIMEOUT_MS = 1000
-
-
-def read_name(args: list[Token], block: Block) -> str:
-    """The name of a function. Raises ConfError."""
-    if NAME.fullmatch(args[0]) is None:
-        raise ConfError(args[0], f'invalid function name "{args[0]}"')
-    for other in block.find("function"):
-        if other.args[0] == args[0]:
-            raise ConfError(args[0], f'duplicate function "{args[0]}"')
-    return str(args[0])
-
-
-def read_handler(args: list[Token], block: Block) -> Handler:
-    """`python FILE:callable`; the file must be there. Raises ConfError."""
-    file, colon, name = args[0].rpartition(":")
-    if not colon or not file or not all(it.isidentifier() for it in name.split(".")):
-        raise ConfError(args[0], f'invalid handler "{args[0]}", it must be FILE:callable')
-    path = block.path(file)
-    try:
-        os.stat(path)
-    except OSError as error:
-        why = f"({error.errno}: {error.strerror})"
-        raise ConfError(args[0], f'stat() "{path}" failed {why}') from None
-    return Handler(file, name)
-
-
-def read_env(args: list[Token], block: Block) -> tuple[str, str]:
-    """`env NAME VALUE`. Raises ConfError."""
-    if ENV_NAME.fullmatch(args[0]) is None:
-        raise ConfError(args[0], f'invalid name of an environment variable "{args[0]}"')
-    if args[0] in ("PORT", "SOCKET"):
-        raise ConfError(args[0], f'"{args[0]}" is set by Headrace')
-    return str(args[0]), str(args[1])
-
-
-def read_ready(args: list[Token], block: Block) -> Ready:
-    """`ready PATH [interval=TIME] [timeout=TIME]`. Raises ConfError."""
-    if PATH.fullmatch(args[0]) is None:
-        raise ConfError(args[0], f'invalid path "{args[0]}" in "ready" directive')
-    times = {"interval": READY_INTERVAL_MS, "timeout": READY_TIMEOUT_MS}
-    for word in args[1:]:
-        name, equals, text = word.partition("=")
-        number = read_ms(text)
-        if name not in times or not equals or not number:
-            raise ConfError(word, f'invalid parameter "{word}"')
-        times[name] = number
-    return Ready(str(args[0]), times["interval"], times["timeout"])
-
-
-def refuse(name: str, where: int, block: int = 0) -> None:
-    """Declare a word that comes later: it must not be taken for an unknown one."""
-
-    def read(args: list[Token], block: Block) -> None:
-        raise ConfError(args[0] if args else block.token, f'"{name}" is not supported yet')
-
-    directive(name, where, read=read, least=0, many=True, block=block, inherit=False,
-              doc="Not supported yet.")  # fmt: skip
+def kinds_of(block: Block) -> list[str]:
+    return [name for name in HANDLERS if block.own(name) is not None]
 
 
 def check_function(block: Block) -> None:
     """What can only be said when the block is closed. Raises ConfError."""
-    kinds = [name for name in ("command", "python") if block.own(name) is not None]
+    name, kinds = block.args[0], kinds_of(block)
+    arms = block.find("version")
     if not kinds:
-        raise block.error(f'function "{block.args[0]}" has no "command" and no "python"')
+        bare = [it for it in arms if not kinds_of(it)]
+        if bare or not arms:
+            raise block.error(f'function "{name}" has nothing to run: no "python", no "command", …')
+    if kinds and any(it.args[0] == "v1" for it in arms):
+        raise block.error(f'function "{name}" itself is version "v1"')
+    _check_arm(block, f'function "{name}"', kinds)
+
+
+def check_version(block: Block) -> None:
+    """The same for a version."""
+    name = f'version "{block.args[0]}"'
+    _check_arm(block, name, kinds_of(block))
+    if block.own("weight") and block.own("mirror"):
+        raise block.error(f'{name} has "mirror": it can have no "weight"')
+
+
+def _check_arm(block: Block, name: str, kinds: list[str]) -> None:
     if len(kinds) > 1:
-        raise block.error(f'function "{block.args[0]}" has both "command" and "python"')
-    if block.own("interpreter") is not None and kinds == ["command"]:
-        raise block.error('"interpreter" is for "python" only')
+        raise block.error(f'{name} has both "{kinds[0]}" and "{kinds[1]}"')
+    if block.own("interpreter") is not None and block.own("venv") is not None:
+        raise block.error(f'{name} has both "interpreter" and "venv"')
+    for word in ("interpreter", "venv"):
+        if block.own(word) is not None and kinds and kinds[0] not in WITH_PYTHON:
+            raise block.error(f'"{word}" is for "python" only')
 
 
 def read_function_pass(args: list[Token], block: Block) -> str:
     """The name of a function; who has it is known when the whole conf is read."""
-    if "$" in args[0]:
-        raise ConfError(args[0], '"function_pass" with variables is not supported yet')
     return args[0]
 
 
-directive("function", HTTP, read=read_name, least=1, most=1, many=True, block=FUNCTION,
+directive("function", HTTP, read=g.read_name, least=1, most=1, many=True, block=FUNCTION,
           inherit=False, check=check_function, syntax="NAME",
-          doc="A function: processes that are started, watched and asked by function_pass.")
-directive("command", FUNCTION, Rest(Word()), inherit=False, syntax="PROGRAM [ARGUMENT …]",
+          doc="A function: it is started when it is asked, watched, and asked by function_pass.")
+directive("version", FUNCTION, read=g.read_version_name, least=1, most=1, many=True,
+          block=VERSION, inherit=False, check=check_version, syntax="NAME",
+          doc="Another arm of the function, which gets a share of its requests; what it does not"
+          " say it has from the function.")
+directive("namespace", FUNCTION, read=g.read_namespace, least=1, most=1, inherit=False,
+          syntax="NAME", doc="The tenant; openfaas-fn by default.")
+directive("labels", FUNCTION, read=g.read_labels, least=1, many=True, inherit=False,
+          syntax="KEY=VALUE …", doc="Labels; those of OpenFaaS' scaling mean the same settings.")
+directive("annotation", FUNCTION, read=g.read_annotation, least=2, most=2, many=True,
+          inherit=False, syntax="KEY VALUE", doc="An annotation; Knative's scaling is understood.")
+directive("async", FUNCTION, Flag(), inherit=False,
+          doc="Answers 202 and calls the function from the queue.")
+directive("schedule", FUNCTION, Text(), many=True, inherit=False,
+          doc="Calls the function by the clock, in cron's five fields.")
+directive("sticky", FUNCTION, read=read_sticky, least=1, most=2, inherit=False,
+          syntax="cookie=NAME [expires=TIME] | header=NAME | claim=NAME | address",
+          doc="Who was sent to a version stays with it while its share allows.")
+
+# -- what runs ------------------------------------------------------------------------------------
+directive("command", BOTH, read=g.read_command, inherit=False, syntax="PROGRAM [ARGUMENT …]",
           doc="A server that listens on 127.0.0.1:$PORT or on the Unix socket $SOCKET.")
-directive("python", FUNCTION, read=read_handler, least=1, most=1, inherit=False,
-          syntax="FILE:CALLABLE",
-          doc="A handler(event, context), or a WSGI or ASGI application.")
-directive("interpreter", FUNCTION, Word(), inherit=False,
+directive("python", BOTH, read=g.read_python, least=1, most=1, inherit=False,
+          syntax="FILE:CALLABLE", doc="A handler(event, context), or a WSGI or ASGI application.")
+directive("fork", BOTH, read=g.read_command, inherit=False, syntax="PROGRAM [ARGUMENT …]",
+          doc="A process per request: the body is its input, its output the answer.")
+directive("openwhisk", BOTH, read=g.read_openwhisk, least=1, most=1, inherit=False, syntax="FILE",
+          doc="An OpenWhisk action.")
+directive("lambda", BOTH, read=g.read_lambda, least=1, most=1, inherit=False,
+          syntax="FILE.HANDLER", doc="An AWS Lambda handler in Python.")
+directive("static", BOTH, read=g.read_static, inherit=False, syntax="ADDRESS …",
+          doc="Replicas that run already, by address; nothing is started.")
+directive("provider", BOTH, read=g.read_provider, inherit=False, syntax="NAME [ARGUMENT …]",
+          doc="Replicas that an installed provider makes, such as openfaas URL.")
+directive("interpreter", BOTH, Word(),
           doc="The Python (3.9 or newer) that runs the handler; Headrace's own by default.")
-directive("env", FUNCTION, read=read_env, least=2, most=2, many=True, inherit=False,
+directive("venv", BOTH, Word(), doc="The virtual environment whose Python runs the handler.")
+directive("env", BOTH, read=g.read_env, least=2, most=2, many=True,
           syntax="NAME VALUE", doc="Sets an environment variable of the function.")
-directive("working_directory", FUNCTION, Word(), inherit=False,
+directive("working_directory", BOTH, Word(),
           doc="Where the function runs; the prefix by default.")
-directive("min_scale", FUNCTION, Int(1, MOST_REPLICAS), default="1", inherit=False,
-          doc="How many replicas run at least.")
-directive("ready", FUNCTION, read=read_ready, least=1, most=3, inherit=False,
+directive("user", BOTH, Word(), doc="The user it runs as; the gateway's by default.")
+directive("limits", BOTH, read=g.read_limits, least=1, most=4, default=Limits(),
+          syntax="[memory=SIZE] [cpu=CORES] [nofile=NUMBER] [nproc=NUMBER]",
+          doc="What one replica may use.")
+directive("secrets", BOTH, read=g.read_secrets, many=True, syntax="NAME …",
+          doc="Secrets that a replica finds as files below $SECRETS_PATH.")
+directive("ready", BOTH, read=g.read_ready, least=1, most=3,
           syntax="PATH [interval=TIME] [timeout=TIME]",
           doc="The path that must answer 2xx or 3xx before a replica is sent requests.")
-directive("start_timeout", FUNCTION, Duration(), default="60s", inherit=False,
+directive("start_timeout", BOTH, Duration(), default="60s",
           doc="How long a replica may take until it is ready.")
-directive("drain_timeout", FUNCTION, Duration(), default="30s", inherit=False,
+directive("drain_timeout", BOTH, Duration(), default="30s",
           doc="How long the requests of a replica may take that is to be stopped.")
+directive("watch", BOTH, Flag(), default="off", doc="Renews replicas when the file changes.")
+
+# -- which version --------------------------------------------------------------------------------
+directive("weight", BOTH, Int(0, 10_000), inherit=False,
+          doc="Its share of the requests; the function itself has 100 less the others' by default.")
+directive("tag", BOTH, Word(), inherit=False,
+          doc="The word that picks this version, in the field Knative-Serving-Tag.")
+directive("mirror", VERSION, read=g.read_mirror, least=1, most=1, inherit=False, syntax="PERCENT",
+          doc="Gets copies of this share of the requests; its answers are dropped.")
+
+# -- how much at once -----------------------------------------------------------------------------
+directive("concurrency", BOTH, Int(0, 100_000), default="0",
+          doc="How many requests one replica is given at once; 0: no bound.")
+directive("queue", BOTH, read=read_queue, least=1, most=3, default=Queue(),
+          syntax="[size=NUMBER] [bytes=SIZE] [wait=TIME]",
+          doc="How many requests may wait for a replica, what is held of them, and how long.")
+directive("timeout", BOTH, Duration(), default="60s",
+          doc="How long a request may take until its answer ends; streams are not cut by it.")
+directive("count_streams", BOTH, Flag(), default="on",
+          doc="Whether WebSockets and streams count as load when the function is scaled.")
+
+# -- how many replicas; the words, defaults and bounds are Knative's ------------------------------
+directive("min_scale", BOTH, Int(0, g.MOST_SCALE), default="0",
+          doc="How many replicas run at least; 0: none while nobody asks.")
+directive("max_scale", BOTH, Int(0, g.MOST_SCALE), default="0",
+          doc="How many replicas run at most; 0: no bound.")
+directive("initial_scale", BOTH, Int(0, g.MOST_SCALE), default="1",
+          doc="How many replicas a new version is started with.")
+directive("activation_scale", BOTH, Int(1, g.MOST_SCALE), default="1",
+          doc="How many replicas run at least while any runs.")
+directive("prewarm", BOTH, Int(0, g.MOST_SCALE), default="0",
+          doc="How many warm processes wait for the function while it sleeps.")
+directive("metric", BOTH, Enum("concurrency", "rps"), default="concurrency",
+          doc="What is measured: requests at once, or a second.")
+directive("target", BOTH, read=g.read_number(0.01, 1e6), least=1, most=1, syntax="NUMBER",
+          doc="How much one replica shall have to do; by default its concurrency, else 100; of rps"
+          " 200.")
+directive("utilization", BOTH, read=g.read_share(1, 100), least=1, most=1, default=0.7,
+          syntax="PERCENT", doc="The share of the target that is aimed at.")
+directive("window", BOTH, read=g.read_times(1000, 3_600_000, "from 1s to 1h"), least=1, most=1,
+          default=60_000, syntax="TIME", doc="Over what time load is averaged.")
+directive("panic_window", BOTH, read=g.read_share(1, 100), least=1, most=1, default=0.1,
+          syntax="PERCENT", doc="The share of the window that notices a sudden rise.")
+directive("panic_threshold", BOTH, read=g.read_share(110, 1000), least=1, most=1, default=2.0,
+          syntax="PERCENT", doc="From which load of the ready replicas a rise is sudden.")
+directive("scale_down_delay", BOTH, read=g.read_times(0, 3_600_000, "from 0 to 1h"), least=1,
+          most=1, default=0, syntax="TIME", doc="How long less load must last before it counts.")
+directive("retention", BOTH, Duration(), default="30s",
+          doc="How long the last replica stays after nobody needs it.")
+directive("max_up_rate", BOTH, read=g.read_number(1.01, 1e6), least=1, most=1, default=1000.0,
+          syntax="NUMBER", doc="How many times as many replicas one decision may make.")
+directive("max_down_rate", BOTH, read=g.read_number(1.01, 1e6), least=1, most=1, default=2.0,
+          syntax="NUMBER", doc="How many times fewer replicas one decision may leave.")
+directive("aggregation", BOTH, Enum("linear", "weighted"), default="linear",
+          doc="Whether all seconds of a window weigh the same, or the newest most.")
+
+# -- all functions, and who lets them in ----------------------------------------------------------
+directive("functions", HTTP, block=FUNCTIONS, inherit=False,
+          doc="What holds for all functions.")
+directive("store", FUNCTIONS, Word(), default="var/functions.db", inherit=False,
+          doc="The file that keeps what came by the API.")
+directive("root", FUNCTIONS, Word(), inherit=False,
+          doc="The folder whose files the API may name as images.")
+directive("secrets_path", FUNCTIONS, Word(), default="var/secrets", inherit=False,
+          doc="The folder that keeps secrets, readable by the gateway alone.")
+directive("queue", FUNCTIONS, Word(), default="sqlite:var/queue.db", inherit=False,
+          doc="Where asynchronous calls wait: sqlite:FILE or nats://HOST:PORT.")
+directive("zygotes", FUNCTIONS, Int(0, 4096), default="32", inherit=False,
+          doc="How many warm Python processes are kept, the longest unused leaving first.")
+directive("zone_size", FUNCTIONS, Size(), default="64m", inherit=False,
+          doc="Shared memory for what is counted of versions and replicas.")
 directive("function_pass", LOCATION | LOCATION_IF, read=read_function_pass, least=1, most=1,
           inherit=False, syntax="NAME", doc="Passes the request to a replica of the function.")
-for _name in NOT_YET:
-    refuse(_name, FUNCTION)
-refuse("version", FUNCTION, FUNCTION)
-refuse("functions", HTTP, FUNCTION)
+directive("openfaas_api", SERVER, Flag(), default="off", inherit=False,
+          doc="Serves the OpenFaaS API: /system/, /function/, /async-function/, /healthz.")
+directive("openfaas_auth", HTTP | SERVER, Word(), default="var/openfaas-auth",
+          doc="The file with USER:PASSWORD of the API, made at the first start; or off.")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from proxy.conf.report import ConfError
 from proxy.conf.values import Endpoint
 from proxy.functions._handler import FunctionHandler
-from proxy.functions.model import read_functions
+from proxy.functions.declared import read_functions
+from proxy.functions.model import find_function
 from proxy.upstream._balance import Upstream
 from proxy.upstream.directives import DEFAULT_FIELDS
 from proxy.upstream.proxy_pass import Target
@@ -33,11 +34,11 @@ FIELDS = {
 
 
 class Functions:
-    """All functions of a conf. upstreams: name → Upstream, empty until a table fills them."""
+    """All functions of a conf. upstreams: key → Upstream, empty until a table fills them."""
 
     def __init__(self, model: Block) -> None:
         self.models = read_functions(model)
-        self.upstreams = {name: make_upstream(name) for name in self.models}
+        self.upstreams = {key: make_upstream(key) for key in self.models}
 
     def freeze(
         self, block: Block, name: str, upstreams: Upstreams
@@ -46,10 +47,11 @@ class Functions:
 
         Raises ConfError for a function that nobody declared.
         """
-        if name not in self.upstreams:
+        key = find_function(name, self.upstreams)
+        if key is None:
             raise ConfError(name, f'function "{name}" is not declared')  # type: ignore[arg-type]
         target = Target(f"http://{name}", False, Endpoint(name, 80), False, "", name, "80")
-        s = upstreams.freeze_proxy(block, target, self.upstreams[name])
+        s = upstreams.freeze_proxy(block, target, self.upstreams[key])
         s.is_buffered = block.get("proxy_buffering") if block.has("proxy_buffering") else False
         if not block.has("proxy_request_buffering"):
             s.is_request_buffered = False

@@ -21,7 +21,7 @@ from proxy.functions.providers.process import LogLines
 from proxy.functions.ready import wait_ready
 
 if TYPE_CHECKING:
-    from proxy.functions.model import Function
+    from proxy.functions.model import Version
     from proxy.functions.providers.process import Processes
 
 STARTING, READY, DRAINING, STOPPING = "starting", "ready", "draining", "stopping"
@@ -52,7 +52,8 @@ class House(Protocol):
 
 class Replica:
     """One running copy. Its id says all that a new controller must know to adopt it:
-    `NAME/FINGERPRINT/SERIAL/PORT/SOCKET`. address: where it answered, once it did."""
+    `NAME.NAMESPACE/VERSION/FINGERPRINT/SERIAL/PORT/SOCKET`. address: where it answered, once it
+    did."""
 
     __slots__ = (
         "address", "born_s", "fingerprint", "holder", "id", "log", "name", "pid", "port", "ready_s",
@@ -61,9 +62,9 @@ class Replica:
 
     def __init__(self, id: str) -> None:
         """ValueError: this is no id of ours."""
-        name, fingerprint, serial, port, path = id.split("/", 4)
+        function, version, fingerprint, serial, port, path = id.split("/", 5)
         self.id = id
-        self.name = name
+        self.name = f"{function}/{version}"
         self.fingerprint = fingerprint
         self.serial = int(serial)
         self.port = int(port)
@@ -111,14 +112,14 @@ class Keeper:
     def __init__(self, name: str, house: House) -> None:
         self.name = name
         self.house = house
-        self.wanted: Function | None = None
+        self.wanted: Version | None = None
         self.fingerprint = ""
         self.replicas: dict[str, Replica] = {}
         self._failures = 0
         self._is_port_free = False  # the next replica finds its port unreserved
         self._retry: asyncio.TimerHandle | None = None
 
-    def want(self, function: Function | None) -> None:
+    def want(self, function: Version | None) -> None:
         """This is how the function shall be from now on."""
         fingerprint = function.fingerprint if function else ""
         if fingerprint != self.fingerprint:
@@ -130,6 +131,12 @@ class Keeper:
         self.wanted, self.fingerprint = function, fingerprint
         self.keep()
 
+    @property
+    def scale(self) -> int:
+        """How many there shall be."""
+        it = self.wanted
+        return max(it.scale.min_scale, it.scale.initial_scale) if it else 0
+
     def ready(self) -> list[Replica]:
         return [it for it in self.replicas.values() if it.state == READY]
 
@@ -139,7 +146,7 @@ class Keeper:
             it for it in self.replicas.values()
             if it.fingerprint == self.fingerprint and it.state in (STARTING, READY)
         ]  # fmt: skip
-        scale = self.wanted.min_scale if self.wanted else 0
+        scale = self.scale
         if self._retry is None:
             for _ in range(scale - len(mine)):
                 self._start()

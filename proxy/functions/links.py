@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from proxy.functions.model import Function
 
 HEAD_BYTES = 8192
 LINE_BYTES = 64 * 1024
@@ -86,11 +86,10 @@ class Link(asyncio.Protocol):
         )
         self.transport.close()
 
-    def tell(self, name: str, replicas: Iterable[tuple[str, str]]) -> None:
-        """All ready replicas of a function: (id, address)."""
-        rows = list(replicas)
-        self.known[name] = {id for id, _ in rows}
-        self._write({"function": name, "replicas": rows})
+    def tell(self, key: str, rows: list[tuple[str, str]], function: Function | None) -> None:
+        """A function as it is, with all its ready replicas: (id, address)."""
+        self.known[key] = {id for id, _ in rows}
+        self._write({"function": key, "replicas": rows, **row_of(function, rows)})
 
     def tell_whole(self) -> None:
         self._write({"whole": True})
@@ -107,3 +106,32 @@ class Link(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._is_table:
             self.source.on_link_lost(self)
+
+
+def row_of(function: Function | None, rows: list[tuple[str, str]]) -> dict[str, Any]:
+    """What the table says of a function; see table.py."""
+    if function is None:
+        return {}
+    return {
+        "name": function.name,
+        "namespace": function.namespace,
+        "labels": dict(function.labels),
+        "annotations": dict(function.annotations),
+        "created_at": function.created_at,
+        "sticky": str(function.sticky) if function.sticky else None,
+        "async": function.is_async,
+        "versions": [
+            {
+                "name": it.name,
+                "weight": it.weight,
+                "tag": it.tag,
+                "mirror": it.mirror,
+                "concurrency": it.concurrency,
+                "queue": [it.queue.size, it.queue.bytes, it.queue.wait_ms],
+                "timeout_ms": it.timeout_ms,
+                "count_streams": it.count_streams,
+                "replicas": [row for row in rows if row[0].startswith(f"{it.key}/")],
+            }
+            for it in function.versions
+        ],
+    }

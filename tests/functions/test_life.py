@@ -102,7 +102,8 @@ def look(gateway: Gateway) -> dict:
             data = b""
             while piece := sock.recv(65536):
                 data += piece
-            return json.loads(data.partition(b"\r\n\r\n")[2])
+            found = json.loads(data.partition(b"\r\n\r\n")[2])
+            return {key.partition(".openfaas-fn/")[0]: it for key, it in found.items()}
     return {}
 
 
@@ -391,7 +392,7 @@ def test_what_a_function_prints_stands_in_the_error_log(functions) -> None:
 def test_nothing_is_left_behind(functions) -> None:
     gateway = functions()
     pids = [*ready(gateway, "py"), *ready(gateway, "cmd")]
-    folders = [it.split("/", 4)[4].rpartition("/")[0] for it in ready(gateway, "py").values()]
+    folders = [it.split("/", 5)[5].rpartition("/")[0] for it in ready(gateway, "py").values()]
     assert all(map(os.path.isdir, folders))
     gateway.stop()
     wait_for(lambda: not any(map(title, pids)))
