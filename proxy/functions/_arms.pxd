@@ -1,7 +1,7 @@
 # Which version of a function answers a request: tags, affinity, weights.
 
 from cython cimport final
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from proxy.base._request cimport Request
 from proxy.base.span cimport Str

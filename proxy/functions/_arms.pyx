@@ -15,7 +15,7 @@ from posix.unistd cimport getpid
 
 from proxy.base._arena cimport take
 from proxy.base._client cimport address_binary
-from proxy.base.span cimport is_equal, of_bytes, text
+from proxy.base.span cimport is_equal, of_bytes, text, to_bytes
 from proxy.base.verdict cimport NO_MEMORY
 from proxy.variables._lines cimport get_cookie, get_http
 from proxy.variables._variables cimport find_named
@@ -199,6 +199,12 @@ cdef class Arms:
     def arm_at(self, int place):
         """The arm that has this place."""
         return self.places[place % PLACES] if self.places != NULL else self.only
+
+    def choose(self, Request r not None):
+        """(arm of the request, the Set-Cookie that its answer gets or None)."""
+        cdef uint16_t before = r.n_out
+        cdef int arm = choose_arm(self, r)
+        return arm, to_bytes(r.out[before].value) if r.n_out > before else None
 
     def take_next(self):
         """The arm of the next client that is not known again."""

@@ -8,6 +8,7 @@ import pytest
 
 from proxy.functions._arms import Affinity, Arms
 from proxy.functions.sticky import Sticky, read_sticky
+from proxy.variables.door import Probe
 
 
 def arms(*weights: tuple, key: bytes = b"thumbs.photos", affinity=None) -> Arms:
@@ -154,3 +155,87 @@ def test_sticky_is_read_and_told_alike(words, sticky):
 def test_what_sticky_cannot_mean_is_refused_by_its_word(words, why):
     with pytest.raises(ValueError, match=why.replace("$", r"\$")):
         read_sticky(words.split())
+
+
+# -- of a request --------------------------------------------------------------------------------
+def choose(found: Arms, *lines: str, client: str = "127.0.0.1:4711") -> tuple[int, str | None]:
+    """(arm, Set-Cookie) for a request with these lines."""
+    head = "GET /?user=ann HTTP/1.1\r\nHost: x\r\n" + "".join(f"{it}\r\n" for it in lines) + "\r\n"
+    probe = Probe(head.encode(), client=client)
+    arm, cookie = found.choose(probe.request)
+    return arm, cookie.decode() if cookie is not None else None
+
+
+def sticking(words: str, *weights: tuple) -> Arms:
+    affinity = Affinity(read_sticky(words.split()))
+    return arms(*(weights or (("v1", 50), ("v2", 50, "beta", 0))), affinity=affinity)
+
+
+def test_a_cookie_brings_a_client_back_to_its_version():
+    found = sticking("cookie=hr samesite=lax")
+    for _ in range(20):
+        arm, cookie = choose(found)
+        name, _, rest = cookie.partition("=")
+        place, _, attributes = rest.partition("; ")
+        assert (name, attributes) == ("hr", "Path=/; SameSite=Lax")
+        assert found.arm_at(int(place)) == arm
+        for _ in range(3):
+            assert choose(found, f"Cookie: a=b; hr={place}; c=d") == (arm, None)
+
+
+def test_new_clients_with_a_cookie_get_exactly_their_share():
+    found = sticking("cookie=hr", ("v1", 90), ("v2", 10))
+    got = Counter(choose(found)[0] for _ in range(100))
+    assert got == {0: 90, 1: 10}
+
+
+def test_a_cookie_follows_the_weights():
+    before = sticking("cookie=hr", ("v1", 90), ("v2", 10))
+    after = sticking("cookie=hr", ("v1", 0), ("v2", 100))
+    for _ in range(10):
+        place = choose(before)[1].split("=")[1][:4]
+        assert choose(after, f"Cookie: hr={place}") == (1, None)
+
+
+@pytest.mark.parametrize("value", ["", "12", "12345", "12a4", "-123", "v2"])
+def test_a_cookie_that_is_none_of_ours_is_replaced(value):
+    assert choose(sticking("cookie=hr"), f"Cookie: hr={value}")[1].startswith("hr=")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [("header=X-User", "X-User: {}"), ("variable=$http_x_user", "X-User: {}")],
+)
+def test_a_header_or_a_variable_keeps_a_client_at_its_version(words, line):
+    found = sticking(words)
+    for user in ("ann", "bob", "cyd"):
+        arm = found.arm_of(user.encode())
+        assert {choose(found, line.format(user)) for _ in range(5)} == {(arm, None)}
+    assert Counter(choose(found)[0] for _ in range(10)) == {0: 5, 1: 5}  # who has none
+
+
+def test_an_address_keeps_a_client_at_its_version():
+    found = sticking("address")
+    for n in range(1, 20):
+        arm = found.arm_of(bytes([10, 0, 0, n]))
+        assert choose(found, client=f"10.0.0.{n}:99") == choose(found, client=f"10.0.0.{n}:1")
+        assert choose(found, client=f"10.0.0.{n}:99") == (arm, None)
+
+
+def test_a_tag_names_a_version_even_without_weight():
+    found = sticking(
+        "cookie=hr tag_header=X-Version tag_cookie=try",
+        ("v1", 100, "stable", 0), ("v2", 0, "beta", 0),
+    )  # fmt: skip
+    assert choose(found, "Knative-Serving-Tag: beta") == (1, None)
+    assert choose(found, "X-Version: beta") == (1, None)
+    assert choose(found, "Cookie: try=beta") == (1, None)
+    assert choose(found, "Knative-Serving-Tag: stable", "X-Version: beta") == (0, None)
+    assert choose(found, "Knative-Serving-Tag: gone", "X-Version: beta") == (1, None)
+    assert choose(found, "Knative-Serving-Tag: Beta")[0] == 0
+    assert choose(found, "Knative-Serving-Tag:")[0] == 0
+
+
+def test_nobody_answers_when_no_version_has_weight():
+    assert choose(arms(("v1", 0), ("v2", 0)))[0] == -1
+    assert choose(arms())[0] == -1

@@ -100,9 +100,9 @@ def test_a_change_is_made_whole_or_not_at_all(routes, route):
     assert routes.find("x", "/new") == "any"
 
 
-def test_globs_of_one_beginning_are_bounded():
+def test_routes_of_one_beginning_are_bounded():
     routes = FunctionRoutes()
-    with pytest.raises(ValueError, match="globs begin with"):
+    with pytest.raises(ValueError, match="routes begin with"):
         routes.change([("", f"/*/{n}", "", n) for n in range(1025)])
     assert len(routes) == 0
     routes.change([("", f"/*/{n}", "", n) for n in range(1024)])
