@@ -22,7 +22,7 @@ cdef enum Known:          # by what a client is known again
 
 @final
 cdef class Affinity:
-    """One `sticky`, see sticky.py."""
+    """One `sticky`, see upstream/sticky.py."""
     cdef Known known
     cdef bytes name               # of the cookie, the header (as in $http_…), the variable
     cdef Str name_s
@@ -41,7 +41,7 @@ cdef class Arms:
     cdef readonly uint64_t seed   # of the function: not everywhere the same clients are first
     cdef int32_t weights[64]
     cdef int32_t current[64]      # smooth round robin
-    cdef int32_t copies[64]       # percent of the requests that a shadow gets
+    cdef int32_t copies[64]       # of 10000 requests that a shadow gets
     cdef int32_t owed[64]
     cdef int32_t total
     cdef readonly bint has_copies

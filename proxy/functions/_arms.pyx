@@ -36,7 +36,7 @@ cdef bytes field_name(str name):
 
 @final
 cdef class Affinity:
-    """Of a sticky.Sticky."""
+    """Of a Sticky (upstream/sticky.py)."""
 
     def __init__(self, sticky):
         self.known = KNOWN[sticky.kind]
@@ -44,6 +44,8 @@ cdef class Affinity:
         self.name = field_name(sticky.name) if is_header else sticky.name.encode()
         self.name_s = of_bytes(self.name)
         self.attributes = sticky.attributes.encode()
+        if b"; Path=" not in self.attributes:
+            self.attributes += b"; Path=/"
         self.tag_header = field_name(sticky.tag_header)
         self.tag_header_s = of_bytes(self.tag_header)
         self.tag_cookie = sticky.tag_cookie.encode()
@@ -64,7 +66,7 @@ cdef uint64_t hash_text(uint64_t seed, Str s) noexcept nogil:
 
 @final
 cdef class Arms:
-    """key: the function's, bytes. arms: (name, weight 0 … 1000000, tag, copies in percent) each.
+    """key: the function's, bytes. arms: (name, weight 0 … 1000000, tag, percent of copies) each.
 
     A shadow (copies > 0) has no share of its own. Raises ValueError for too many.
     """
@@ -86,7 +88,7 @@ cdef class Arms:
         self.cursor = <uint32_t>(getpid() * 7919) % PLACES
         for i, (name, weight, tag, copies) in enumerate(rows):
             self.weights[i] = 0 if copies else max(0, min(int(weight), 1000000))
-            self.copies[i] = max(0, min(int(copies), 100))
+            self.copies[i] = max(0, min(round(copies * 100), PLACES))
             self.has_copies |= self.copies[i] > 0
             self.current[i] = self.owed[i] = 0
             self.total += self.weights[i]
@@ -281,7 +283,7 @@ cdef int next_copy(Arms a, int from_arm) noexcept:
     for i in range(from_arm, <int>a.n):
         if a.copies[i]:
             a.owed[i] += a.copies[i]
-            if a.owed[i] >= 100:
-                a.owed[i] -= 100
+            if a.owed[i] >= PLACES:
+                a.owed[i] -= PLACES
                 return i
     return -1

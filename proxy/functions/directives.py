@@ -17,7 +17,8 @@ from proxy.conf.directive import (
 from proxy.conf.values import Duration, Enum, Flag, Int, Size, Text, Word
 from proxy.functions import grammar as g
 from proxy.functions.model import Limits, Queue
-from proxy.upstream.words import read_queue, read_sticky
+from proxy.upstream.sticky import read_sticky
+from proxy.upstream.words import read_queue
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
@@ -85,9 +86,12 @@ directive("async", FUNCTION, Flag(), inherit=False,
           doc="Answers 202 and calls the function from the queue.")
 directive("schedule", FUNCTION, Text(), many=True, inherit=False,
           doc="Calls the function by the clock, in cron's five fields.")
-directive("sticky", FUNCTION, read=read_sticky, least=1, most=2, inherit=False,
-          syntax="cookie=NAME [expires=TIME] | header=NAME | claim=NAME | address",
-          doc="Who was sent to a version stays with it while its share allows.")
+directive("sticky", FUNCTION, read=read_sticky, least=1, most=None, inherit=False,
+          syntax="cookie=NAME [expires=TIME] [domain=NAME] [path=PATH] [httponly] [secure] "
+          "[samesite=strict|lax|none] | header=NAME | variable=$NAME | claim=NAME | address "
+          "[tag_header=NAME] [tag_cookie=NAME]",
+          doc="Who was sent to a version stays with it while its share allows; a tag in that header"
+          " or cookie, or in Knative-Serving-Tag, picks one.")
 
 # -- what runs ------------------------------------------------------------------------------------
 directive("command", BOTH, read=g.read_command, inherit=False, syntax="PROGRAM [ARGUMENT …]",

@@ -13,7 +13,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from proxy.upstream.words import Queue, Sticky
+from proxy.upstream.sticky import Sticky
+from proxy.upstream.words import Queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

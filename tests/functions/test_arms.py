@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from proxy.functions._arms import Affinity, Arms
-from proxy.functions.sticky import Sticky, read_sticky
+from proxy.upstream.sticky import Sticky, read_words
 from proxy.variables.door import Probe
 
 
@@ -103,10 +103,15 @@ def test_functions_do_not_all_try_new_things_on_the_same_clients():
 
 
 def test_a_shadow_has_no_share_and_gets_its_percent_of_copies():
-    found = arms(("v1", 100), ("dark", 50, "", 10))
+    found = arms(("v1", 100), ("dark", 50, "", 10), ("rare", 0, "", 0.5))
     assert found.has_copies
-    assert found.shares() == [10_000, 0]
-    assert [found.take_copy() for _ in range(30)].count(1) == 3
+    assert found.shares() == [10_000, 0, 0]
+    copies = Counter()
+    for _ in range(400):
+        arm = -1
+        while (arm := found.take_copy(arm + 1)) >= 0:
+            copies[arm] += 1
+    assert copies == {1: 40, 2: 2}
 
 
 def test_many_arms_are_bounded():
@@ -118,7 +123,7 @@ def test_many_arms_are_bounded():
 @pytest.mark.parametrize(
     ("words", "sticky"),
     [
-        ("cookie=hr_version", Sticky("cookie", "hr_version", "; Path=/")),
+        ("cookie=hr_version", Sticky("cookie", "hr_version")),
         ("cookie srv_id expires=1h domain=.example.com path=/a httponly secure samesite=lax",
          Sticky("cookie", "srv_id", "; Max-Age=3600; Domain=.example.com; Path=/a; SameSite=Lax; "
                                     "HttpOnly; Secure")),
@@ -130,21 +135,21 @@ def test_many_arms_are_bounded():
     ],
 )  # fmt: skip
 def test_sticky_is_read_and_told_alike(words, sticky):
-    assert read_sticky(words.split()) == sticky
-    assert read_sticky(sticky.text.split()) == sticky
+    assert read_words(words.split()) == sticky
+    assert read_words(str(sticky).split()) == sticky
     Affinity(sticky)
 
 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ("", "by nothing"),
+        ("", "says by what"),
         ("cookie=", "cookie="),
         ("cookie=a b", '"b"'),
         ("cookie=a;b", "cookie=a;b"),
         ("cookie=a header=b", 'another "cookie"'),
         ("cookie=a cookie=b", 'another "cookie"'),
-        ("header=X-A expires=1h", '"expires" is for a cookie'),
+        ("header=X-A expires=1h", '"expires=1h": it is for a cookie'),
         ("cookie=a expires=soon", "expires=soon"),
         ("cookie=a samesite=no", "samesite=no"),
         ("cookie=a domain=x;y", "domain=x;y"),
@@ -154,7 +159,7 @@ def test_sticky_is_read_and_told_alike(words, sticky):
 )
 def test_what_sticky_cannot_mean_is_refused_by_its_word(words, why):
     with pytest.raises(ValueError, match=why.replace("$", r"\$")):
-        read_sticky(words.split())
+        read_words(words.split())
 
 
 # -- of a request --------------------------------------------------------------------------------
@@ -167,7 +172,7 @@ def choose(found: Arms, *lines: str, client: str = "127.0.0.1:4711") -> tuple[in
 
 
 def sticking(words: str, *weights: tuple) -> Arms:
-    affinity = Affinity(read_sticky(words.split()))
+    affinity = Affinity(read_words(words.split()))
     return arms(*(weights or (("v1", 50), ("v2", 50, "beta", 0))), affinity=affinity)
 
 
@@ -177,7 +182,7 @@ def test_a_cookie_brings_a_client_back_to_its_version():
         arm, cookie = choose(found)
         name, _, rest = cookie.partition("=")
         place, _, attributes = rest.partition("; ")
-        assert (name, attributes) == ("hr", "Path=/; SameSite=Lax")
+        assert (name, attributes) == ("hr", "SameSite=Lax; Path=/")
         assert found.arm_at(int(place)) == arm
         for _ in range(3):
             assert choose(found, f"Cookie: a=b; hr={place}; c=d") == (arm, None)

@@ -19,9 +19,9 @@ from proxy.functions.model import (
     Queue,
     Ready,
     Scale,
-    Sticky,
     find_function,
 )
+from proxy.upstream.sticky import Sticky
 
 order.declare_all()
 

@@ -7,6 +7,8 @@
 
 `sticky cookie NAME …` is read too, as nginx writes it. `claim=sub` is the variable
 $jwt_claim_sub. In an `upstream` block only a cookie may be said, and no tag.
+
+A tag names a version outright; Knative-Serving-Tag does so without being said.
 """
 
 from __future__ import annotations
@@ -15,10 +17,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from proxy.conf.report import ConfError
 from proxy.conf.values import read_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from proxy.conf.inherit import Block
+    from proxy.conf.lexer import Token
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110 §5.6.2
 VARIABLE = re.compile(r"\$?([A-Za-z0-9_]{1,64})")
@@ -39,9 +45,8 @@ class Sticky:
     tag_header: str = ""
     tag_cookie: str = ""
 
-    @property
-    def text(self) -> str:
-        """As read_sticky reads it: what the controller tells workers."""
+    def __str__(self) -> str:
+        """As read_words reads it: what the controller tells workers."""
         words = [f"{self.kind}={self.name}" if self.name else self.kind]
         for attribute in self.attributes.split("; ")[1:]:
             name, equals, value = attribute.partition("=")
@@ -54,8 +59,8 @@ class Sticky:
         return " ".join(word for word in words if word)
 
 
-def read_sticky(words: Iterable[str], path: str = "/") -> Sticky:
-    """Raises ValueError that names the wrong word. path: of a cookie that says none."""
+def read_words(words: Iterable[str]) -> Sticky:
+    """The words behind `sticky`. Raises ValueError that names the wrong one."""
     words = list(words)
     if len(words) > 1 and words[0] in KINDS:  # nginx: cookie NAME
         words[:2] = [f"{words[0]}={words[1]}"]
@@ -64,7 +69,8 @@ def read_sticky(words: Iterable[str], path: str = "/") -> Sticky:
     for word in words:
         key, equals, value = word.partition("=")
         if key in said or (kind and (key in KINDS or key == "address")):
-            raise ValueError(f'"{word}" comes after another "{key if key in said else kind}"')
+            other = key if key in said else kind
+            raise ValueError(f'invalid parameter "{word}": another "{other}" stands before it')
         if key in KINDS:
             kind, name = key, _name(word, key, value)
         elif key == "address" and not equals:
@@ -81,10 +87,12 @@ def read_sticky(words: Iterable[str], path: str = "/") -> Sticky:
         kind, name = "variable", f"jwt_claim_{name}"
     tag_header, tag_cookie = said.pop("tag_header", ""), said.pop("tag_cookie", "")
     if said and kind != "cookie":
-        raise ValueError(f'"{next(iter(said))}" is for a cookie')
+        key, value = next(iter(said.items()))
+        word = f"{key}={value}" if value else key
+        raise ValueError(f'invalid parameter "{word}": it is for a cookie')
     if not (kind or tag_header or tag_cookie):
-        raise ValueError("it says by nothing")
-    attributes = _attributes(said, path) if kind == "cookie" else ""
+        raise ValueError("no parameter says by what")
+    attributes = _attributes(said) if kind == "cookie" else ""
     return Sticky(kind, name, attributes, tag_header, tag_cookie)
 
 
@@ -96,7 +104,7 @@ def _name(word: str, key: str, value: str) -> str:
     return found[1] if key == "variable" else value
 
 
-def _attributes(said: dict[str, str], path: str) -> str:
+def _attributes(said: dict[str, str]) -> str:
     text = ""
     if "expires" in said:
         seconds = FOREVER_S if said["expires"] == "max" else read_seconds(said["expires"])
@@ -105,8 +113,8 @@ def _attributes(said: dict[str, str], path: str) -> str:
         text += f"; Max-Age={seconds}"
     if "domain" in said:
         text += f"; Domain={said['domain']}"
-    if said.get("path", path):
-        text += f"; Path={said.get('path', path)}"
+    if "path" in said:
+        text += f"; Path={said['path']}"
     if "samesite" in said:
         if said["samesite"].lower() not in SAME_SITE:
             raise ValueError(f'invalid parameter "samesite={said["samesite"]}"')
@@ -114,3 +122,15 @@ def _attributes(said: dict[str, str], path: str) -> str:
     text += "; HttpOnly" if "httponly" in said else ""
     text += "; Secure" if "secure" in said else ""
     return text
+
+
+def read_sticky(args: list[Token], block: Block) -> Sticky:
+    """The directive. Raises ConfError."""
+    try:
+        found = read_words(args)
+    except ValueError as error:
+        raise ConfError(args[0], f'{error} in "sticky" directive') from None
+    has_tag = found.tag_header or found.tag_cookie
+    if block.name == "upstream" and (found.kind != "cookie" or has_tag):
+        raise ConfError(args[0], 'an upstream is "sticky" by a cookie alone')
+    return found
