@@ -42,7 +42,8 @@ from proxy.filters._access cimport (
 )
 from proxy.filters._headers cimport add_fields, add_trailers, expect_trailers
 from proxy.filters._realip cimport put_real_address
-from proxy.functions._handler cimport answer_unready
+from proxy.functions._function cimport Version
+from proxy.functions._handler cimport answer_unready, find_version
 from proxy.limits._admit cimport LimitSettings, check_reqs, give_conns, take_conns
 from proxy.observe._counters cimport Block, Counters, count, count_request
 from proxy.observe._log cimport write_logs

@@ -21,7 +21,7 @@ from proxy.engine import tls
 from proxy.engine.listen import addresses
 from proxy.filters.access import freeze_access
 from proxy.filters.headers import freeze_headers
-from proxy.functions.freeze import Functions
+from proxy.functions.freeze import declare_functions, freeze_pass
 from proxy.limits.freeze import Limiters
 from proxy.observe.freeze import Logs
 from proxy.observe.numbers import Numbers
@@ -62,7 +62,7 @@ class Plan:
         self.logs = Logs()
         self.numbers = Numbers(seat.shared if seat else None)
         self.upstreams: Any = None
-        self.functions = Functions(model)
+        self.functions = declare_functions(model)
         set_limits(model.get("pcre_match_limit"), 1000)
         begin_variables(model)
         for http in model.find("http"):
@@ -207,7 +207,9 @@ class Plan:
             target = outer.block.own("proxy_pass")
             name = outer.block.own("function_pass")
         if name is not None:
-            location.handler, location.proxy = self.functions.freeze(block, name, self.upstreams)
+            location.handler, location.proxy = freeze_pass(
+                self.functions, block, name, self.upstreams
+            )
             location.handler_kind = HANDLE_PROXY
         elif target is not None:
             location.proxy = self.upstreams.freeze_proxy(block, target)

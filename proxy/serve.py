@@ -59,10 +59,9 @@ class Serving:
 
     async def follow_functions(self, made: plan.Plan) -> None:
         """Learn where the functions' replicas are, before the first request if that is soon."""
-        upstreams = made.functions.upstreams
-        if not upstreams or not self.seat.controller_path:
+        if not len(made.functions) or not self.seat.controller_path:
             return
-        table = Table(upstreams, self.seat.controller_path)
+        table = Table(made.functions, self.seat.controller_path)
         self.followers.append(self.loop.create_task(table.follow()))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(table.is_whole.wait(), TABLE_LIMIT_S)

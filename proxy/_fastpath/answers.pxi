@@ -4,6 +4,7 @@ cdef void forget_choice(Request r) noexcept:
     """Before another location is asked: nothing stays of what this one chose."""
     r.upstream = None
     r.found = None
+    r.version = None
     r.proxy_uri.n = 0
     r.tried = NULL
     r.source = None

@@ -225,7 +225,13 @@ cdef int choose(Worker w, Request r) noexcept:
                 ask_body(r)
                 if not r.is_body_done:
                     return PARK
-        return choose_peer(w, r, s)
+        if here.handler is None:
+            return choose_peer(w, r, s)
+        if r.version is None:
+            r.version = find_version(r)
+            if r.version is None:
+                return NOT_FOUND
+        return ask_version(w, r, <Version>r.version)
     if here.handler_kind == HANDLE_PYTHON:
         return answer_python(w, r)
     return answer_file(r)
@@ -318,6 +324,12 @@ async def look_up_target(Worker w, Request r, ProxySettings s, bytes url):
     w.settle()
 
 
+cdef int ask_version(Worker w, Request r, Version v) noexcept:
+    """All that comes after "which version": a ready replica of it, or wait for one."""
+    r.upstream = v.upstream
+    return choose_peer(w, r, <ProxySettings>r.location.proxy)
+
+
 cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     cdef Upstream u = s.upstream
     cdef Tried* t = <Tried*>r.tried
@@ -355,7 +367,7 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     p = pick(u, t, key.p, key.n, clock.now_ms)
     if p is None:
         r.add_attempt(of_bytes(u.name))
-        if r.location.handler is not None and u.primary.n == 0:
+        if r.version is not None and u.primary.n == 0:
             return answer_unready(r)             # a function: it may be asleep
         return NO_LIVE_UPSTREAM
     if r.add_attempt(of_bytes(p.name)) == NULL:

@@ -272,6 +272,8 @@ cdef class Request:
     cdef uint16_t n_attempts
     cdef uint16_t cap_attempts
     cdef void* tried                   # upstream: which peers were asked, in the arena
+    cdef object version                # functions: Version that is asked, or None
+    cdef void* asked                   # functions: what it waited for and holds, in the arena
     # variables
     cdef Str* values                   # by variable number; p NULL and n 1: not found
     cdef uint8_t* value_states         # 0 not asked yet, 1 found, 2 not found

@@ -149,7 +149,7 @@ cdef class Request:
         self.sent_body = self.sent_head = self.received_head = 0
         self.attempts = NULL
         self.n_attempts = self.cap_attempts = 0
-        self.tried = NULL
+        self.tried = self.asked = NULL
         self.values = NULL
         self.value_states = NULL
         self.limit_req_status = self.limit_conn_status = self.n_conns = 0
@@ -174,6 +174,7 @@ cdef class Request:
         self.call = None
         self.upstream = None
         self.found = None
+        self.version = None
         self.waiter = None
         self.pacer = None
         self.conn_limits = None

@@ -39,6 +39,11 @@ cdef enum FaultCode:
     UPSTREAM_STATUS = -41         # a status that proxy_next_upstream names
     UPSTREAM_BAD_CHUNK = -42      # 502, or cut visibly
     UPSTREAM_NOT_RESOLVED = -43   # 502
+    # a function's
+    QUEUE_FULL = -44              # queue size= or bytes=: 503
+    QUEUE_TIMEOUT = -45           # queue wait=: 504
+    START_FAILED = -46            # no replica could be started: 502
+    FUNCTION_TIMEOUT = -47        # timeout, until the answer's end: 504
     # ours
     INTERNAL = -64                # 500
     NO_MEMORY = -65               # 500

@@ -11,20 +11,28 @@ from proxy.base._request cimport Request
 from proxy.base.head cimport F_IS_INVALID, F_X_REQUEST_ID, name_of, value_of
 from proxy.base.span cimport Str, is_word, of_bytes, text
 from proxy.base.verdict cimport DONE, NO_MEMORY
+from proxy.functions._function cimport Function, Version
 from proxy.variables._variables cimport NO_CACHE, declare, find_named
 
 cdef enum:
     ID_BYTES = 128        # a longer X-Call-Id of a client is not taken over
     X_CALL_ID = 0
+    FUNCTION_KEY = 0
+    FUNCTION_VERSION = 1
 
 
 cdef class FunctionHandler:
-    """name of the function; see directive function_pass."""
+    """The function of a location; see directive function_pass."""
 
-    def __init__(self, str name):
-        self.name = name.encode()
+    def __init__(self, Function function not None):
+        self.function = function
         self.unready = json.dumps(
-            {"error": "no replica is ready", "function": name}).encode() + b"\n"
+            {"error": "no replica is ready", "function": function.key.decode()}).encode() + b"\n"
+
+
+cdef Version find_version(Request r) noexcept:
+    cdef FunctionHandler f = <FunctionHandler>r.location.handler
+    return <Version>f.function.versions[0] if f.function.versions else None
 
 
 cdef int answer_unready(Request r) noexcept:
@@ -70,12 +78,17 @@ cdef int get_id(Request r, uint64_t field, Str* out) noexcept:
 
 
 cdef int get_function(Request r, uint64_t data, Str* out) noexcept:
-    if r.location is None or not isinstance(r.location.handler, FunctionHandler):
+    cdef Version v = <Version>r.version
+    if v is None:
         return 0
-    out[0] = of_bytes((<FunctionHandler>r.location.handler).name)
+    if data == FUNCTION_VERSION:
+        out[0] = of_bytes(v.name)
+    else:
+        out[0] = of_bytes(v.function.key)
     return 1
 
 
 declare(b"call_id", get_id, X_CALL_ID, 0)
 declare(b"function_request_id", get_id, F_X_REQUEST_ID, 0)
-declare(b"function_name", get_function, 0, NO_CACHE)
+declare(b"function_name", get_function, FUNCTION_KEY, NO_CACHE)
+declare(b"function_version", get_function, FUNCTION_VERSION, NO_CACHE)

@@ -1,4 +1,4 @@
-"""In a plan: an Upstream for every function, filled by table.py, and function_pass as settings."""
+"""In a plan: the functions of the conf, which table.py fills, and function_pass as settings."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.conf.report import ConfError
 from proxy.conf.values import Endpoint
+from proxy.functions._function import Functions
 from proxy.functions._handler import FunctionHandler
 from proxy.functions.declared import read_functions
-from proxy.functions.model import find_function
-from proxy.upstream._balance import Upstream
+from proxy.functions.links import row_of
+from proxy.functions.table import peer_of
 from proxy.upstream.directives import DEFAULT_FIELDS
 from proxy.upstream.proxy_pass import Target
 from proxy.variables._variables import compile as compile_text
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from proxy.upstream._settings import ProxySettings
     from proxy.upstream.freeze import Upstreams
 
-KEPT = 64  # idle connections a worker keeps to all replicas of a function
-KEPT_MS = 4000  # a replica that is to be stopped is not held up by them for longer
 # What a function is told beyond the client's own fields; proxy_set_header overrides.
 FIELDS = {
     "Host": "$host$is_request_port$request_port",
@@ -33,42 +32,32 @@ FIELDS = {
 }
 
 
-class Functions:
-    """All functions of a conf. upstreams: key → Upstream, empty until a table fills them."""
-
-    def __init__(self, model: Block) -> None:
-        self.models = read_functions(model)
-        self.upstreams = {key: make_upstream(key) for key in self.models}
-
-    def freeze(
-        self, block: Block, name: str, upstreams: Upstreams
-    ) -> tuple[FunctionHandler, ProxySettings]:
-        """What function_pass means in this location: bodies stream both ways, upgrades pass.
-
-        Raises ConfError for a function that nobody declared.
-        """
-        key = find_function(name, self.upstreams)
-        if key is None:
-            raise ConfError(name, f'function "{name}" is not declared')  # type: ignore[arg-type]
-        target = Target(f"http://{name}", False, Endpoint(name, 80), False, "", name, "80")
-        s = upstreams.freeze_proxy(block, target, self.upstreams[key])
-        s.is_buffered = block.get("proxy_buffering") if block.has("proxy_buffering") else False
-        if not block.has("proxy_request_buffering"):
-            s.is_request_buffered = False
-        s.passes_upgrade = True
-        s.set_fields(fields(block))
-        return FunctionHandler(str(name)), s
+def declare_functions(model: Block) -> Functions:
+    """All functions of a conf, without replicas; the table tells more."""
+    functions = Functions(peer_of)
+    for it in read_functions(model).values():
+        functions.declare({"function": it.key, **row_of(it, [])})
+    return functions
 
 
-def make_upstream(name: str) -> Upstream:
-    """No peers yet. Of two replicas taken at random the one with fewer requests is asked."""
-    return Upstream(
-        name.encode(),
-        method="random_two",
-        keepalive=KEPT,
-        keepalive_is_local=False,
-        keepalive_timeout_ms=KEPT_MS,
-    )
+def freeze_pass(
+    functions: Functions, block: Block, name: str, upstreams: Upstreams
+) -> tuple[FunctionHandler, ProxySettings]:
+    """What function_pass means in this location: bodies stream both ways, upgrades pass.
+
+    Raises ConfError for a function that nobody declared.
+    """
+    function = functions.find_name(str(name))
+    if function is None:
+        raise ConfError(name, f'function "{name}" is not declared')  # type: ignore[arg-type]
+    target = Target(f"http://{name}", False, Endpoint(name, 80), False, "", name, "80")
+    s = upstreams.freeze_proxy(block, target, function.versions[0].upstream)
+    s.is_buffered = block.get("proxy_buffering") if block.has("proxy_buffering") else False
+    if not block.has("proxy_request_buffering"):
+        s.is_request_buffered = False
+    s.passes_upgrade = True
+    s.set_fields(fields(block))
+    return FunctionHandler(function), s
 
 
 def fields(block: Block) -> list[tuple[bytes, Any]]:

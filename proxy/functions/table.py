@@ -1,14 +1,18 @@
-"""The table of replicas as a worker sees it: told by the controller, kept in Upstreams.
+"""The table of functions as a worker sees it: told by the controller, kept in a Functions.
 
 The stream begins as an HTTP/1.1 upgrade to `headrace-table` on the controller's Unix socket. Then
 one JSON object a line. Down:
 
-    {"function": NAME, "replicas": [[ID, ADDRESS], …]}    all that are ready, each time whole
-    {"whole": true}                                       every function was told once
+    {"function": KEY, …}                        one function, each time whole: see Functions
+    {"replicas": KEY/VERSION, "are": [[ID, ADDRESS], …]}    only who is ready, each time all
+    {"gone": KEY}                               the function is no more
+    {"failed": KEY/VERSION, "error": TEXT}      no replica could be started
+    {"whole": true}                             every function was told once
 
 Up:
 
-    {"drained": ID}      it left the table, and no request of this worker is at it any more
+    {"drained": ID}        it left the table, and no request of this worker is at it any more
+    {"wake": KEY/VERSION}  a request waits here, and nobody is ready
 
 While the controller is away the table stays as it is.
 """
@@ -23,9 +27,7 @@ from proxy.upstream._balance import Peer
 from proxy.upstream.servers import pack_ip, pack_unix
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from proxy.upstream._balance import Upstream
+    from proxy.functions._function import Functions
 
 HELLO = (
     b"GET /table HTTP/1.1\r\nHost: controller\r\nConnection: upgrade\r\n"
@@ -40,17 +42,16 @@ FAIL_TIMEOUT_MS = 1000  # a replica that failed is asked again after that
 
 
 class Table:
-    """Follows the controller at `path` and changes `upstreams` (function name → Upstream)."""
+    """Follows the controller at `path` and changes `functions`."""
 
-    def __init__(self, upstreams: Mapping[str, Upstream], path: str) -> None:
-        self.upstreams = upstreams
+    def __init__(self, functions: Functions, path: str) -> None:
+        self.functions = functions
         self.path = path
         self.is_whole = asyncio.Event()
-        self._peers: dict[str, dict[str, Peer | None]] = {}
-        self._leaving: dict[str, Peer] = {}
         self._told: set[str] = set()
         self._stream: _Stream | None = None
         self._sweep: asyncio.TimerHandle | None = None
+        functions.wake = self.wake
 
     async def follow(self) -> None:
         """Until cancelled."""
@@ -73,55 +74,40 @@ class Table:
     def take(self, message: dict[str, Any]) -> None:
         """One line from the controller."""
         if "function" in message:
-            self._told.add(message["function"])
-            self._change(message["function"], message["replicas"])
+            key = message["function"]
+            if "versions" in message:
+                self.functions.change(message)
+            else:  # nobody declares it any more; what is left of it answers
+                self.functions.change_replicas(f"{key}/v1", message["replicas"])
+            self._told.add(key)
+        elif "replicas" in message:
+            self.functions.change_replicas(message["replicas"], message["are"])
+        elif "gone" in message:
+            self.functions.forget(message["gone"])
         elif message.get("whole"):
-            for name in self._peers.keys() - self._told:
-                self._change(name, [])
+            for function in self.functions:
+                if function.key.decode() not in self._told:
+                    self.functions.forget(function.key.decode())
             self.is_whole.set()
+        self._on_sweep()
 
-    def _change(self, name: str, rows: list[list[str]]) -> None:
-        upstream = self.upstreams.get(name)
-        before = self._peers.get(name, {})
-        # what cannot be read must change nothing: first all, then the table
-        after: dict[str, Peer | None] = {}
-        for id, address in rows:
-            if id in before:
-                after[id] = before[id]
-            elif id in self._leaving:
-                after[id] = self._leaving[id]
-            else:
-                after[id] = peer_of(address) if upstream is not None else None
-        for id in after:
-            self._leaving.pop(id, None)
-        self._peers[name] = after
-        if upstream is not None:
-            upstream.change([it for it in after.values() if it is not None])
-        for id, peer in before.items():
-            if id not in after:
-                if peer is None or peer.conns == 0:
-                    self._drained(id)
-                else:
-                    self._leaving[id] = peer
-        if not after:
-            del self._peers[name]
-        self._watch()
-
-    def _watch(self) -> None:
-        if self._leaving and self._sweep is None:
-            self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._on_sweep)
+    def wake(self, key: str) -> None:
+        """Somebody waits for the version of that key."""
+        if self._stream is not None:
+            self._stream.write({"wake": key})
 
     def _on_sweep(self) -> None:
-        self._sweep = None
-        for id, peer in list(self._leaving.items()):
-            if peer.conns == 0:
-                del self._leaving[id]
-                self._drained(id)
-        self._watch()
-
-    def _drained(self, id: str) -> None:
-        if self._stream is not None:
-            self._stream.write({"drained": id})
+        """Tell of those that left and are idle; look again soon for the others."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        left = self.functions.left
+        for replica in [it for it in left if it.is_idle]:
+            left.remove(replica)
+            if self._stream is not None:
+                self._stream.write({"drained": replica.id})
+        if left:
+            self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._on_sweep)
 
 
 class _Stream(asyncio.Protocol):

@@ -296,7 +296,10 @@ def test_no_replica_ready_is_a_503_that_says_so(headrace) -> None:
     assert answer.status == 503
     assert answer.get("Retry-After") == "1"
     assert answer.get("Content-Type") == "application/json"
-    assert json.loads(answer.body) == {"error": "no replica is ready", "function": "f"}
+    assert json.loads(answer.body) == {
+        "error": "no replica is ready",
+        "function": "f.openfaas-fn",
+    }
 
 
 BROKEN = [

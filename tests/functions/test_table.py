@@ -10,15 +10,16 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from proxy.functions.freeze import make_upstream
-from proxy.functions.table import HELLO, Table
+from proxy.functions._function import Functions
+from proxy.functions.table import HELLO, Table, peer_of
 from proxy.upstream._balance import OK, Attempts
 
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\r\n"
 
 
 def line(name: str, *rows: tuple[str, str]) -> bytes:
-    return json.dumps({"function": name, "replicas": rows}).encode() + b"\n"
+    row = {"function": f"{name}.ns", "versions": [{"name": "v1", "replicas": rows}]}
+    return json.dumps(row).encode() + b"\n"
 
 
 WHOLE = b'{"whole":true}\n'
@@ -60,9 +61,12 @@ async def until(test: Callable[[], bool]) -> None:
 
 def play(scene: Callable[..., Awaitable[None]]) -> None:
     async def run() -> None:
-        upstreams = {name: make_upstream(name) for name in ("f", "g")}
+        functions = Functions(peer_of)
+        for name in ("f", "g"):
+            functions.declare({"function": f"{name}.ns", "versions": [{"name": "v1"}]})
+        upstreams = {name: functions.find_name(name).versions[0].upstream for name in ("f", "g")}
         async with Controller() as controller:
-            table = Table(upstreams, controller.path)
+            table = Table(functions, controller.path)
             task = asyncio.create_task(table.follow())
             try:
                 await scene(controller, table, upstreams)
@@ -79,8 +83,7 @@ def test_every_split_of_the_stream() -> None:
         for cut in range(1, len(data)):
             _, writer = await controller.link()
             table.is_whole.clear()
-            upstreams["f"].change([])
-            table._peers.clear()
+            table.functions.forget("f.ns")
             writer.write(data[:cut])
             await writer.drain()
             await asyncio.sleep(0)
@@ -143,5 +146,44 @@ def test_one_that_is_no_controller_changes_nothing() -> None:
         writer.close()
         await controller.link()
         assert names(upstreams["f"]) == ["unix:/tmp/a"]
+
+    play(scene)
+
+
+def test_only_replicas_or_the_whole_of_a_function() -> None:
+    async def scene(controller, table, upstreams) -> None:
+        heard = []
+        table.functions.on_change(lambda function, is_gone: heard.append((function.key, is_gone)))
+        _, writer = await controller.link()
+        row = {
+            "function": "h.ns",
+            "labels": {"team": "pay"},
+            "sticky": "cookie=x",
+            "versions": [
+                {"name": "v1", "weight": 90, "queue": [5, 6, 7], "concurrency": 3, "replicas": [A]},
+                {"name": "v2", "weight": 10, "tag": "next", "replicas": []},
+            ],
+        }
+        writer.write(SWITCHED + json.dumps(row).encode() + b"\n" + WHOLE)
+        await table.is_whole.wait()
+        h = table.functions.find(b"h.ns")
+        one, two = h.versions
+        assert (h.labels, h.sticky) == ({"team": "pay"}, "cookie=x")
+        assert (one.key, one.weight, one.concurrency) == (b"h.ns/v1", 90, 3)
+        assert (one.queue_size, one.queue_bytes, one.queue_ms) == (5, 6, 7)
+        assert (two.weight, two.tag, names(two.upstream)) == (10, b"next", [])
+        writer.write(json.dumps({"replicas": "h.ns/v2", "are": [B]}).encode() + b"\n")
+        await until(lambda: names(two.upstream) == ["127.0.0.1:9"])
+        assert names(one.upstream) == ["unix:/tmp/a"]
+        row["versions"].pop(0)
+        writer.write(json.dumps(row).encode() + b"\n")
+        await until(lambda: h.versions == [two])
+        assert one.is_gone
+        writer.write(b'{"gone":"h.ns"}\n')
+        await until(lambda: h.is_gone)
+        assert table.functions.find(b"h.ns") is None
+        assert heard == [
+            (b"f.ns", False), (b"g.ns", False), (b"h.ns", False), (b"h.ns", False), (b"h.ns", True)
+        ]  # fmt: skip
 
     play(scene)

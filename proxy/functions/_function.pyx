@@ -1,0 +1,241 @@
+# Functions, versions and replicas as rows of the table make them.
+
+from cython cimport final
+
+from proxy.upstream._balance cimport Peer, Upstream
+
+from proxy.functions.model import NAMESPACE
+
+KEPT = 64                     # idle connections a worker keeps to all replicas of a version
+KEPT_MS = 4000                # a replica that is to be stopped is not held up by them for longer
+
+
+@final
+cdef class Replica:
+    def __init__(self, str id not None, Peer peer not None):
+        self.id = id
+        self.peer = peer
+
+    @property
+    def is_idle(self):
+        """No request of this worker is at it."""
+        return self.peer.conns == 0
+
+
+@final
+cdef class Version:
+    def __init__(self, Function function not None, str name not None):
+        self.function = function
+        self.name = name.encode()
+        self.key = function.key + b"/" + self.name
+        self.replicas = {}
+        # of two replicas taken at random the one with fewer requests is asked
+        self.upstream = Upstream(self.key, method="random_two", keepalive=KEPT,
+                                 keepalive_is_local=False, keepalive_timeout_ms=KEPT_MS)
+
+    def __repr__(self):
+        return f"Version({self.key.decode()})"
+
+    cdef int obey(self, dict row) except -1:
+        """Its settings in a row of the table; what is not said stays as nothing."""
+        queue = row.get("queue") or (1000, 64 << 20, 30000)
+        self.weight = row.get("weight", 100)
+        self.mirror = row.get("mirror", 0)
+        self.tag = row.get("tag", "").encode()
+        self.concurrency = row.get("concurrency", 0)
+        self.queue_size, self.queue_bytes, self.queue_ms = queue
+        self.timeout_ms = row.get("timeout_ms", 0)
+        self.count_streams = row.get("count_streams", True)
+        return 0
+
+
+@final
+cdef class Function:
+    def __init__(self, str key not None, str name, str namespace):
+        self.key = key.encode()
+        self.name = name.encode()
+        self.namespace = namespace.encode()
+        self.labels = {}
+        self.annotations = {}
+        self.versions = []
+        self.created_at = ""
+
+    def __repr__(self):
+        return f"Function({self.key.decode()})"
+
+    def find_version(self, bytes name not None):
+        """The Version of that name, or None."""
+        cdef Version v
+        for v in self.versions:
+            if v.name == name:
+                return v
+        return None
+
+    cdef int obey(self, dict row) except -1:
+        self.labels = row.get("labels") or {}
+        self.annotations = row.get("annotations") or {}
+        self.created_at = row.get("created_at", "")
+        self.sticky = row.get("sticky")
+        self.is_async = row.get("async", False)
+        return 0
+
+
+@final
+cdef class Functions:
+    """Rows of the table (FUNCTION ROW below) come by `change`; whoever must know registers a hook.
+
+    FUNCTION ROW: {"function": key, "name", "namespace", "labels", "annotations", "created_at",
+    "sticky", "async", "versions": [{"name", "weight", "tag", "mirror", "concurrency",
+    "queue": [size, bytes, wait_ms], "timeout_ms", "count_streams", "replicas": [[id, address]]}]}
+    """
+
+    def __init__(self, peer_of):
+        """peer_of: callable(address) → Peer; ValueError for what is none."""
+        self.by_key = {}
+        self.by_name = {}
+        self.hooks = []
+        self.left = []
+        self.peer_of = peer_of
+
+    def __len__(self):
+        return len(self.by_key)
+
+    def __iter__(self):
+        return iter(list(self.by_key.values()))
+
+    cdef Function find_function(self, bytes key):
+        return self.by_key.get(key)
+
+    def find(self, bytes key not None):
+        """The Function of that key (NAME.NAMESPACE), or None."""
+        return self.by_key.get(key)
+
+    def find_name(self, str name not None):
+        """Whom `function_pass NAME` and `/function/NAME` mean: the key itself, the one in the
+        default namespace, else the only one of that name. None: nobody."""
+        cdef bytes key = name.encode()
+        cdef list alike
+        found = self.by_key.get(key) or self.by_key.get(key + b"." + NAMESPACE.encode())
+        if found is None:
+            alike = self.by_name.get(key)
+            if alike is not None and len(alike) == 1:
+                found = alike[0]
+        return found
+
+    def on_change(self, hook):
+        """hook(function, is_gone) is called for each function there is, and after each change."""
+        self.hooks.append(hook)
+        for function in list(self.by_key.values()):
+            hook(function, False)
+
+    def declare(self, dict row not None):
+        """A function of this worker's own conf: it is there before any table, and stays."""
+        cdef Function f = self.change(row)
+        f.is_from_conf = True
+        return f
+
+    def change(self, dict row not None):
+        """Make a FUNCTION ROW true. What cannot be read (KeyError, TypeError, ValueError) changes
+        nothing."""
+        cdef Function f
+        cdef Version v
+        cdef str key = row["function"]
+        cdef list made = []
+        cdef list before
+        rows = row["versions"]
+        if not rows:
+            raise ValueError(f"{key} has no version")
+        f = self.by_key.get(key.encode())
+        is_new = f is None
+        if is_new:
+            name, _, namespace = key.rpartition(".")
+            f = Function(key, row.get("name") or name, row.get("namespace") or namespace)
+        for it in rows:
+            v = f.find_version(it["name"].encode())
+            if v is None:
+                v = Version(f, it["name"])
+            # of a row without replicas nothing is said of them
+            made.append((v, it, self.read_replicas(v, it["replicas"])
+                         if "replicas" in it else None))
+        before = f.versions
+        f.obey(row)
+        f.versions = [v for v, _, _ in made]
+        for v, it, replicas in made:
+            v.obey(it)
+            v.is_gone = False
+            if replicas is not None:
+                self.put_replicas(v, replicas)
+        for v in before:
+            if v not in f.versions:
+                self.drop_version(v)
+        f.is_gone = False
+        if is_new:
+            self.by_key[f.key] = f
+            self.by_name.setdefault(f.name, []).append(f)
+        for hook in self.hooks:
+            hook(f, False)
+        return f
+
+    def change_replicas(self, str key not None, list rows not None):
+        """All ready replicas of the version of that key: (id, address). Errors as in change."""
+        cdef Function f
+        cdef Version v
+        function, slash, name = key.rpartition("/")
+        if not slash:
+            raise ValueError(key)
+        f = self.by_key.get(function.encode())
+        v = f.find_version(name.encode()) if f is not None else None
+        if v is None:
+            self.change({"function": function, "versions": [{"name": name, "replicas": rows}]})
+        else:
+            self.put_replicas(v, self.read_replicas(v, rows))
+
+    def forget(self, str key not None):
+        """The function is gone; one of our own conf only loses its replicas."""
+        cdef Function f = self.by_key.get(key.encode())
+        cdef Version v
+        if f is None:
+            return
+        if f.is_from_conf:
+            for v in f.versions:
+                self.put_replicas(v, {})
+            return
+        del self.by_key[f.key]
+        self.by_name[f.name].remove(f)
+        if not self.by_name[f.name]:
+            del self.by_name[f.name]
+        f.is_gone = True
+        for v in f.versions:
+            self.drop_version(v)
+        for hook in self.hooks:
+            hook(f, True)
+
+    cdef int drop_version(self, Version v) except -1:
+        v.is_gone = True
+        self.put_replicas(v, {})
+        return 0
+
+    cdef dict read_replicas(self, Version v, rows):
+        """id → Replica of rows (id, address), those that are known being the same."""
+        cdef dict known = dict(v.replicas)
+        cdef dict after = {}
+        cdef Replica it
+        for it in self.left:
+            known.setdefault(it.id, it)
+        for id, address in rows:
+            after[id] = known.get(id) or Replica(id, self.peer_of(address))
+        return after
+
+    cdef int put_replicas(self, Version v, dict after) except -1:
+        """Who is asked from now on; who is not any more waits in `left` for its requests."""
+        cdef dict before = v.replicas
+        cdef Replica it
+        v.replicas = after
+        v.upstream.change([it.peer for it in after.values()])
+        for it in list(self.left):
+            if it.id in after:
+                self.left.remove(it)
+        for it in before.values():
+            if it.id not in after:
+                self.left.append(it)
+        return 0
