@@ -1,9 +1,13 @@
-"""Serves one Python function over HTTP/1.1 on the Unix socket $SOCKET: `runtime.py FILE CALLABLE`.
+"""Serves one function over HTTP/1.1 on the Unix socket $SOCKET: `runtime.py FILE CALLABLE`.
 
 Started by the gateway with the function's own interpreter: standard library alone, Python 3.9 or
 newer, this one file. The callable is told apart by its shape: `handle(event, context)` or
-`handle(text)` as in the OpenFaaS Python templates, a WSGI or an ASGI application. Plain callables
-run in a bounded pool of threads; coroutines and ASGI on the loop.
+`handle(text)` as in the OpenFaaS Python templates, a WSGI or an ASGI application, a target of
+functions-framework. Plain callables run in a bounded pool of threads; coroutines and ASGI on the
+loop. `runtime.py KIND WORD…` serves what runtime_KIND.py beside this file makes of the words.
+
+`runtime.py zygote [WORD…]` imports what the words name, then forks a replica for each order that
+comes on descriptor 3 (process/replicas.py says which); without words a replica imports for itself.
 """
 
 # mypy: check-untyped-defs=False
@@ -14,11 +18,14 @@ if __name__ == "__main__":
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import inspect
 import io
 import json
 import os
+import re
+import resource
 import signal
 import socket
 import traceback
@@ -32,6 +39,9 @@ BODY_BYTES = int(os.environ.get("MAX_BODY_BYTES", 64 << 20))  # of a body that m
 PIECE_BYTES = 64 * 1024
 THREADS = int(os.environ.get("THREADS", 32))
 MOST_CONNECTIONS = 1024
+KINDS = ("fork", "openwhisk", "lambda")  # each a file beside this one
+CHANNEL_FD = 3
+ORDER_BYTES = 256 * 1024
 IDLE_S = 75.0  # the gateway closes after 4 s; a peer that does not is not waited for
 
 
@@ -563,19 +573,50 @@ def interface_of(call):
     return Wsgi
 
 
-async def main():
-    path, (file, name) = os.environ["SOCKET"], sys.argv[1:3]
+def framework_app(file, name):
+    """The application that functions-framework makes of its target `name`; None if it is none."""
+    with open(file, "rb") as source:
+        text = source.read()
+    if b"functions_framework" not in text or not re.search(
+        rb"^(async )?def %b\b" % re.escape(name.encode()), text, re.MULTILINE
+    ):
+        return None
+    try:
+        from functions_framework import create_app
+    except ImportError:
+        return None  # the import of the file will say so
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, os.path.dirname(file))
+    return create_app(name, file)
+
+
+def prepare(words):
+    """What `serve` needs of `words`: a maker of the application. Raises what an import raises."""
+    sys.modules.setdefault("headrace_runtime", sys.modules[__name__])
+    if words[0] in KINDS:
+        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"runtime_{words[0]}.py")
+        spec = importlib.util.spec_from_file_location("headrace_" + words[0], path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.prepare(*words[1:])
+    call = framework_app(*words) or load(*words)
+    kind = interface_of(call)
+    return lambda pool: kind(call, pool)
+
+
+async def serve(make):
+    """Answer on $SOCKET until TERM or INT."""
+    path = os.environ["SOCKET"]
     loop = asyncio.get_running_loop()
     is_over = asyncio.Event()
     pool = ThreadPoolExecutor(THREADS)
-    call = load(file, name)
-    app = interface_of(call)(call, pool)
-    if isinstance(app, Asgi):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, is_over.set)
+    app = make(pool)
+    if hasattr(app, "start"):
         await app.start()
     server = Server(app)
     listener = await asyncio.start_unix_server(server.serve, path, limit=HEAD_BYTES, backlog=1024)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, is_over.set)
     await is_over.wait()
     listener.close()
     for remove, what in ((os.unlink, path), (os.rmdir, os.path.dirname(path))):
@@ -584,10 +625,114 @@ async def main():
     server.leave()
     while server.count:
         await asyncio.sleep(0.01)
-    if isinstance(app, Asgi):
+    if hasattr(app, "stop"):
         await app.stop()
     pool.shutdown(wait=False)
 
 
+def tell(channel, state, why="", **more):
+    with contextlib.suppress(OSError):
+        channel.send(json.dumps({"state": state, "why": why[:1000], **more}).encode())
+
+
+def why_unfit():
+    """What an import left behind that a fork would share or lose; "" – nothing."""
+    threads = len(os.listdir("/proc/self/task"))
+    if threads > 1:
+        return f"its import starts {threads - 1} thread{'s' * (threads > 2)}"
+    with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as file:
+        if file.read().strip():
+            return "its import starts a process"
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if int(name) > CHANNEL_FD and os.readlink("/proc/self/fd/" + name)[:7] == "socket:":
+                return "its import opens a socket"
+    return ""
+
+
+def last_line(error):
+    """As a traceback ends."""
+    return "".join(traceback.format_exception_only(type(error), error)).strip().split("\n")[-1]
+
+
+def zygote(words):
+    """Fork a replica for each order; in a replica: the maker of its application."""
+    channel = socket.socket(fileno=CHANNEL_FD)
+    os.set_inheritable(CHANNEL_FD, False)
+    make = None
+    if words:
+        try:
+            make = prepare(words)
+        except BaseException as error:
+            traceback.print_exc()
+            tell(channel, "failed", last_line(error))
+            sys.exit(1)
+        unfit = why_unfit()
+        if unfit:
+            tell(channel, "unfit", unfit)
+            sys.exit(0)
+    gc.collect()
+    gc.freeze()  # else a collection in a replica would copy all pages
+    tell(channel, "ready")
+    while True:
+        data, fds, _, _ = socket.recv_fds(channel, ORDER_BYTES, 3)
+        if not data:
+            os._exit(0)
+        order = json.loads(data)
+        if is_replica(channel, order["id"]):
+            become(channel, order, fds)
+            return make or prepare(order["words"])
+        for fd in fds:
+            os.close(fd)
+
+
+def is_replica(channel, id):
+    """Fork twice, so that the replica's parent is the zygote's own. True in the replica."""
+    try:
+        pid = os.fork()
+    except OSError as error:
+        tell(channel, "stillborn", str(error), id=id)
+        return False
+    if pid:
+        os.waitpid(pid, 0)
+        return False
+    try:
+        pid = os.fork()
+    except OSError as error:
+        tell(channel, "stillborn", str(error), id=id)
+        os._exit(1)
+    if pid:
+        os._exit(0)
+    return True
+
+
+def become(channel, order, fds):
+    """What the order says of a replica: its pipes, group, environment, folder and limits."""
+    os.setsid()
+    os.dup2(fds[0], 1)
+    os.dup2(fds[1], 2)
+    tell(channel, "born", id=order["id"])
+    channel.close()
+    if len(fds) > 2:
+        os.write(fds[2], b"0")
+    for fd in fds:
+        os.close(fd)
+    os.environ.update(order.get("env", {}))
+    if order.get("nice"):
+        os.setpriority(os.PRIO_PROCESS, 0, order["nice"])
+    for name, value in order.get("limits", {}).items():
+        number = getattr(resource, "RLIMIT_" + name.upper())
+        most = resource.getrlimit(number)[1]
+        value = value if most < 0 else min(value, most)
+        resource.setrlimit(number, (value, value))
+    if order.get("cwd"):
+        os.chdir(order["cwd"])
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:
+        file.write("fn " + os.environ.get("FUNCTION_NAME", ""))
+    if "numpy.random" in sys.modules:  # Python's own generator is seeded anew by os.fork()
+        sys.modules["numpy.random"].seed()
+
+
 if __name__ == "__main__":
-    asyncio.run(main())
+    is_zygote = sys.argv[1] == "zygote"
+    asyncio.run(serve(zygote(sys.argv[2:]) if is_zygote else prepare(sys.argv[1:])))

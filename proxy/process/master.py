@@ -134,7 +134,7 @@ class Master:
             for child in self.crew.children.values()
             if child.control is not None
         }
-        for fd in [*by_fd, *self.replicas.pidfds()]:
+        for fd in [*by_fd, self.replicas.watch_fd]:
             poll.register(fd, select.POLLIN)
         channel_fd = self.replicas.channel_fd
         if channel_fd >= 0:
@@ -151,7 +151,7 @@ class Master:
                 if self.replicas.channel_fd == fd:
                     self.replicas.on_channel()
             else:
-                self.replicas.on_pidfd(fd)
+                self.replicas.on_watch()
 
     # -- signals --------------------------------------------------------------------------------
     def _on_signal(self, number: signal.Signals, sender: int) -> None:

@@ -3,22 +3,29 @@
 The channel is a SOCK_SEQPACKET pair, one JSON line a packet. Down from the controller:
 
     {"op": "start", "id": …, "argv": […], "env": {…}, "cwd": …, "uid": …, "gid": …,
-     "limits": {"nofile": …, "core": …, "as": …, "cpu": …, "nproc": …}, "nice": …,
-     "channel": true}                    every key but op, id and argv may be missing
+     "limits": {"nofile": …, "data": …, "nproc": …}, "group": {"memory.max": …}, "nice": …,
+     "zygote": true}                     every key but op, id and argv may be missing
+    {"op": "fork", "id": …, "zygote": ID, "words": […], "env": …, "cwd": …, "limits": …, "group": …}
     {"op": "signal", "id": …, "signal": 15}          goes to the whole process group
     {"op": "forget", "id": …}                        drop what an exited one left
 
 Up from the master:
 
-    {"op": "started", "id", "pid", "start_time", "cgroup": null}   with SCM_RIGHTS: the read ends of
-                        stdout and stderr, then (channel) a socket whose other end is its fd 3
+    {"op": "started", "id", "pid", "start_time", "group": PATH or ""}   with SCM_RIGHTS: the read
+                        ends of stdout and stderr
     {"op": "failed", "id", "error"}
     {"op": "exited", "id", "pid", "status"}   exit code, or minus the signal; null: not our child
+    {"op": "zygote", "id", "state": "ready" | "unfit" | "failed", "why"}
     {"op": "running", …as started…}           to a new controller, for each that lives
     {"op": "listed"}                          after the last "running"
 
+A zygote (functions/runtime.py) is told on its descriptor 3 what to fork, with the write ends of the
+pipes. It forks twice, so that the replica is the master's own child; the replica says so itself on
+the same channel, and the kernel says its pid (SO_PASSCRED). A zygote that says what it was not
+asked is killed. At the end of its channel it leaves.
+
 A new controller adopts what runs. The same rows lie as JSON in a memfd (`table_fd`), which a new
-executable inherits; what its predecessor started it watches by pidfd.
+executable inherits, zygotes excepted; what its predecessor started it watches by pidfd.
 """
 
 from __future__ import annotations
@@ -26,51 +33,36 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
+import select
 import signal
-from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET, socket, socketpair
+import struct
+from _socket import (
+    AF_UNIX,
+    CMSG_SPACE,
+    SCM_CREDENTIALS,
+    SCM_RIGHTS,
+    SOCK_SEQPACKET,
+    SOL_SOCKET,
+    socket,
+    socketpair,
+)
 from array import array
 from typing import TYPE_CHECKING, Any
+
+from proxy.process.groups import Groups
+from proxy.process.replica import Replica, Zygote, adopt, kill
+from proxy.process.spawn import spawn, start_time_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_PACKET = 256 * 1024
 MAX_REPLICAS = 4096
-CHANNEL_FD = 3
+MOST_FORKS = 256  # asked of one zygote and not born yet
+STATE_BYTES = 4096  # of what a zygote says
 GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
-LIMITS = {
-    "nofile": resource.RLIMIT_NOFILE,
-    "core": resource.RLIMIT_CORE,
-    "as": resource.RLIMIT_AS,
-    "cpu": resource.RLIMIT_CPU,
-    "nproc": resource.RLIMIT_NPROC,
-}
-
-
-class Replica:
-    """One running process. `fds` are our copies of its log pipes and channel: a new controller
-    gets them too. `pidfd` is -1 for our own children."""
-
-    __slots__ = ("fds", "id", "pid", "pidfd", "start_time")
-
-    def __init__(self, id: str, pid: int, start_time: int, fds: list[int], pidfd: int = -1) -> None:
-        self.id = id
-        self.pid = pid
-        self.start_time = start_time
-        self.fds = fds
-        self.pidfd = pidfd
-
-    def row(self) -> dict[str, Any]:
-        return {"id": self.id, "pid": self.pid, "start_time": self.start_time}
-
-    def close(self) -> None:
-        for fd in self.fds:
-            os.close(fd)
-        self.fds = []
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+FORK_KEYS = ("words", "env", "cwd", "limits", "nice")  # what of an order is the zygote's
+STATES = ("ready", "unfit", "failed")
 
 
 class Replicas:
@@ -79,9 +71,13 @@ class Replicas:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._by_id: dict[str, Replica] = {}
+        self._by_pid: dict[int, Replica] = {}
+        self._by_fd: dict[int, Replica] = {}  # pidfd or channel
         self._channel: socket | None = None
         self._late: list[tuple[bytes, list[int]]] = []
         self._is_ending = False
+        self._groups = Groups(say)
+        self._epoll = select.epoll()
         self.table_fd = os.memfd_create("headrace-replicas", os.MFD_CLOEXEC)
 
     @property
@@ -94,9 +90,10 @@ class Replicas:
         """Packets wait because the controller reads too slowly: poll for writing too."""
         return bool(self._late)
 
-    def pidfds(self) -> list[int]:
-        """Descriptors that become readable when a foreign replica ends."""
-        return [it.pidfd for it in self._by_id.values() if it.pidfd >= 0]
+    @property
+    def watch_fd(self) -> int:
+        """Readable when a zygote says something or a replica ends that waitpid will not tell."""
+        return self._epoll.fileno()
 
     def new_channel(self) -> socket:
         """A channel for a new controller, already holding the list of what runs. The end given
@@ -107,6 +104,8 @@ class Replicas:
         self._channel = ours
         for it in self._by_id.values():
             self._tell({"op": "running", **it.row()}, it.fds)
+            if isinstance(it, Zygote) and it.state:
+                self._tell({"op": "zygote", "id": it.id, **it.state})
         self._tell({"op": "listed"})
         return theirs
 
@@ -141,34 +140,98 @@ class Replicas:
         except (ValueError, KeyError, TypeError):
             self._say(f"the controller sent no order: {data[:80]!r}")
             return
-        if op == "start":
-            self._start(id, order)
+        if op in ("start", "fork"):
+            try:
+                self._check(id)
+                if op == "start":
+                    self._start(id, order)
+                else:
+                    self._fork(id, order)
+            except (OSError, ValueError, TypeError, KeyError, LookupError) as error:
+                self._fail(id, str(error))
         elif op == "signal":
             self._signal(id, int(order.get("signal", signal.SIGTERM)))
         elif op != "forget":
             self._say(f'the controller sent an unknown order "{op}"')
 
-    def _start(self, id: str, order: dict[str, Any]) -> None:
+    def _check(self, id: str) -> None:
+        """Raises ValueError: there can be no such replica now."""
         if self._is_ending:
-            return self._tell({"op": "failed", "id": id, "error": "the gateway is leaving"})
+            raise ValueError("the gateway is leaving")
         if id in self._by_id:
-            return self._tell({"op": "failed", "id": id, "error": "it runs already"})
+            raise ValueError("it runs already")
         if len(self._by_id) >= MAX_REPLICAS:
-            return self._tell({"op": "failed", "id": id, "error": "too many replicas"})
+            raise ValueError("too many replicas")
+
+    def _start(self, id: str, order: dict[str, Any]) -> None:
+        group, group_fd = self._groups.open(id, order.get("group"))
         try:
-            replica = _spawn(id, order)
-        except (OSError, ValueError, TypeError, KeyError, LookupError) as error:
-            return self._tell({"op": "failed", "id": id, "error": str(error)})
-        self._by_id[id] = replica
+            pid, fds, channel = spawn(order, group_fd)
+        except BaseException:
+            self._groups.remove(group)
+            raise
+        finally:
+            if group_fd >= 0:
+                os.close(group_fd)
+        if channel is not None:
+            zygote = Zygote(id, pid, start_time_of(pid), fds, channel)
+            self._watch(zygote, channel.fileno())
+            self._add(zygote)
+        else:
+            self._add(Replica(id, pid, start_time_of(pid), fds, group))
+
+    def _fork(self, id: str, order: dict[str, Any]) -> None:
+        """Hand the order on to a zygote; `_on_born` hears of it."""
+        zygote = self._by_id.get(order["zygote"])
+        if not isinstance(zygote, Zygote) or len(zygote.unborn) >= MOST_FORKS:
+            raise ValueError("there is no such zygote")
+        group, group_fd = self._groups.open(id, order.get("group"))
+        told = {key: order[key] for key in FORK_KEYS if order.get(key)}
+        data = json.dumps({"id": id, **told}).encode()
+        ends: list[int] = []
+        try:
+            for _ in range(2):
+                ends += os.pipe()
+            fds = array("i", [ends[1], ends[3], *([group_fd] if group_fd >= 0 else [])])
+            zygote.channel.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, fds)])
+        except OSError as error:
+            for fd in ends[::2]:
+                os.close(fd)
+            self._groups.remove(group)
+            raise OSError(f"its zygote takes no order: {error}") from None
+        finally:
+            for fd in ends[1::2]:
+                os.close(fd)
+            if group_fd >= 0:
+                os.close(group_fd)
+        zygote.unborn[id] = ends[::2], group
+
+    def _add(self, replica: Replica) -> None:
+        self._by_id[replica.id] = replica
+        self._by_pid[replica.pid] = replica
         self._write_table()
         self._tell({"op": "started", **replica.row()}, replica.fds)
-        return None
+
+    def _fail(self, id: str, error: str) -> None:
+        self._tell({"op": "failed", "id": id, "error": error})
 
     def _signal(self, id: str, number: int) -> None:
         replica = self._by_id.get(id)
-        if replica is None:
+        if replica is not None:
+            kill(replica, number)
             return
-        _kill(replica, number)
+        for zygote in [it for it in self._by_id.values() if isinstance(it, Zygote)]:
+            if zygote.unborn.get(id):
+                self._forget_unborn(zygote, id)
+                zygote.unborn[id] = None
+                self._fail(id, "it was called back before it was born")
+
+    def _forget_unborn(self, zygote: Zygote, id: str) -> None:
+        entry = zygote.unborn.pop(id, None)
+        if entry:
+            for fd in entry[0]:
+                os.close(fd)
+            self._groups.remove(entry[1])
 
     def _tell(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
         if self._channel is None:
@@ -195,24 +258,132 @@ class Replicas:
                 self._say(f"sendmsg() to the controller failed ({error.errno}: {error.strerror})")
             self._late.pop(0)
 
+    # -- what zygotes say -----------------------------------------------------------------------
+    def _watch(self, replica: Replica, fd: int) -> None:
+        self._by_fd[fd] = replica
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def on_watch(self) -> None:
+        """`watch_fd` is readable."""
+        for fd, _ in self._epoll.poll(0):
+            replica = self._by_fd.get(fd)
+            if isinstance(replica, Zygote):
+                self._hear(replica)
+            elif replica is not None:
+                self._on_pidfd(replica)
+
+    def _hear(self, zygote: Zygote) -> None:
+        for _ in range(MOST_FORKS):
+            try:
+                data, extra, _, _ = zygote.channel.recvmsg(STATE_BYTES, CMSG_SPACE(12) + 64)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, extra = b"", []
+            pid = 0
+            for level, kind, content in extra:
+                if level == SOL_SOCKET and kind == SCM_CREDENTIALS:
+                    pid = struct.unpack_from("i", content)[0]
+                elif level == SOL_SOCKET and kind == SCM_RIGHTS:  # nobody asked for these
+                    for fd in array("i", content[: len(content) // 4 * 4]):
+                        os.close(fd)
+            if not data or not self._take(zygote, data, pid):
+                self._lose(zygote)
+                return
+
+    def _take(self, zygote: Zygote, data: bytes, pid: int) -> bool:
+        """One thing that it said. Was it to be expected?"""
+        try:
+            message = json.loads(data)
+            state, id = message.get("state"), message.get("id")
+            why = str(message.get("why", ""))[:2000]
+        except (ValueError, AttributeError, RecursionError):
+            return False
+        if state in STATES:
+            if zygote.state is not None or pid != zygote.pid:
+                return False
+            zygote.state = {"state": state, "why": why}
+            self._tell({"op": "zygote", "id": zygote.id, **zygote.state})
+            return True
+        if id not in zygote.unborn:
+            return False
+        if state == "stillborn":
+            if zygote.unborn[id]:
+                self._fail(id, why)
+            self._forget_unborn(zygote, id)
+            return True
+        if state != "born" or not pid or pid in self._by_pid:
+            return False
+        self._on_born(zygote, id, pid)
+        return True
+
+    def _on_born(self, zygote: Zygote, id: str, pid: int) -> None:
+        entry = zygote.unborn.pop(id)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            pidfd = -1
+        replica = Replica(id, pid, start_time_of(pid), *(entry or ([], "")))
+        if pidfd < 0 or entry is None or self._is_ending:
+            kill(replica, signal.SIGKILL)
+            if pidfd >= 0:
+                os.close(pidfd)
+            if entry is not None:
+                self._fail(id, "it ended at once")
+                self._groups.remove(replica.group)
+            replica.close()
+            return
+        replica.pidfd = pidfd
+        self._watch(replica, pidfd)
+        self._add(replica)
+
+    def _lose(self, zygote: Zygote) -> None:
+        """It left, or talks nonsense: nothing more is to be had of it."""
+        fd = zygote.channel.fileno()
+        if fd >= 0:
+            self._epoll.unregister(fd)
+            self._by_fd.pop(fd, None)
+            zygote.channel.close()
+        for id, entry in list(zygote.unborn.items()):
+            self._forget_unborn(zygote, id)
+            if entry is not None:
+                self._fail(id, "its zygote ended")
+        kill(zygote, signal.SIGKILL)
+
     # -- deaths ---------------------------------------------------------------------------------
     def on_exit(self, pid: int, status: int) -> bool:
         """A child of ours ended with `status` as waitpid gives it. Was it a replica?"""
-        for replica in self._by_id.values():
-            if replica.pid == pid and replica.pidfd < 0:
-                self._end(replica, os.waitstatus_to_exitcode(status))
-                return True
-        return False
+        if pid not in self._by_pid:  # was it born meanwhile?
+            for it in list(self._by_id.values()):
+                if isinstance(it, Zygote) and it.unborn:
+                    self._hear(it)
+        replica = self._by_pid.get(pid)
+        if replica is None or not replica.is_own:
+            return False
+        self._end(replica, os.waitstatus_to_exitcode(status))
+        return True
 
-    def on_pidfd(self, fd: int) -> None:
-        """A replica that the old executable had started ended."""
-        for replica in self._by_id.values():
-            if replica.pidfd == fd:
-                self._end(replica, None)
-                return
+    def _on_pidfd(self, replica: Replica) -> None:
+        """It ended, and is perhaps no child of ours: the old executable had started it, or its
+        zygote kept it for itself."""
+        status = None
+        try:
+            pid, found = os.waitpid(replica.pid, os.WNOHANG)
+            if pid == replica.pid:
+                status = os.waitstatus_to_exitcode(found)
+        except ChildProcessError:
+            pass
+        self._end(replica, status)
 
     def _end(self, replica: Replica, status: int | None) -> None:
         del self._by_id[replica.id]
+        self._by_pid.pop(replica.pid, None)
+        if isinstance(replica, Zygote):
+            self._lose(replica)
+        if replica.pidfd >= 0:
+            self._epoll.unregister(replica.pidfd)
+            self._by_fd.pop(replica.pidfd, None)
+        self._groups.remove(replica.group)
         self._write_table()
         self._tell({"op": "exited", "id": replica.id, "pid": replica.pid, "status": status})
         self._late = [(data, [] if fds is replica.fds else fds) for data, fds in self._late]
@@ -220,147 +391,46 @@ class Replicas:
 
     def pids_of_own(self) -> list[int]:
         """The processes that are our children."""
-        return [it.pid for it in self._by_id.values() if it.pidfd < 0]
+        return [it.pid for it in self._by_id.values() if it.is_own]
 
     def signal_own(self, number: int) -> bool:
         """The end: signal every replica that is our child; no new one is started. Is there one?"""
         self._is_ending = True
-        own = [it for it in self._by_id.values() if it.pidfd < 0]
+        own = [it for it in self._by_id.values() if it.is_own]
         for replica in own:
-            _kill(replica, number)
+            kill(replica, number)
         return bool(own)
 
     # -- over to a new executable ---------------------------------------------------------------
+    def _lent(self) -> list[Replica]:
+        return [it for it in self._by_id.values() if not isinstance(it, Zygote)]
+
     def _write_table(self) -> None:
-        rows = [{**it.row(), "fds": it.fds} for it in self._by_id.values()]
+        rows = [{**it.row(), "fds": it.fds} for it in self._lent()]
         data = json.dumps(rows).encode()
         os.ftruncate(self.table_fd, 0)
         os.pwrite(self.table_fd, data, 0)
 
     def lend(self) -> list[int]:
         """Descriptors that a new executable must inherit under the same numbers."""
-        return [self.table_fd, *(fd for it in self._by_id.values() for fd in it.fds)]
+        return [self.table_fd, *(fd for it in self._lent() for fd in it.fds)]
 
     def adopt(self, table_fd: int) -> None:
         """Take over what the old executable runs, from its table."""
         rows = json.loads(os.pread(table_fd, 1 << 24, 0) or b"[]")
         os.close(table_fd)
         for row in rows:
-            for fd in row["fds"]:
-                os.set_inheritable(fd, False)
-            try:
-                pidfd = os.pidfd_open(row["pid"])
-            except OSError:
+            replica = adopt(row)
+            if replica is None:
                 continue
-            replica = Replica(row["id"], row["pid"], row["start_time"], row["fds"], pidfd)
-            if start_time_of(replica.pid) != replica.start_time:
-                replica.close()
-                continue
-            self._by_id[replica.id] = replica
+            self._watch(replica, replica.pidfd)
+            self._by_id[replica.id] = self._by_pid[replica.pid] = replica
         self._write_table()
 
     def close_in_child(self) -> None:
         """A child of the master needs none of this."""
         self.drop_channel()
+        self._epoll.close()
         for replica in self._by_id.values():
             replica.close()
-        self._by_id = {}
-
-
-def start_time_of(pid: int) -> int:
-    """Clock ticks since boot at which `pid` began (proc(5), field 22); 0 when it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
-def _kill(replica: Replica, number: int) -> None:
-    try:
-        if replica.pidfd >= 0 and start_time_of(replica.pid) != replica.start_time:
-            return
-        os.killpg(replica.pid, number)
-    except OSError:
-        pass
-
-
-def _spawn(id: str, order: dict[str, Any]) -> Replica:
-    """fork + exec. Raises OSError with what failed in the child, up to and with exec."""
-    argv = [str(word) for word in order["argv"]]
-    if not argv:
-        raise ValueError("argv is empty")
-    env = {str(key): str(value) for key, value in order.get("env", {}).items()}
-    ours: list[int] = []
-    theirs: list[int] = []
-    told, tell = os.pipe()
-    try:
-        for _ in range(2):
-            read_end, write_end = os.pipe()
-            ours.append(read_end)
-            theirs.append(write_end)
-        if order.get("channel"):
-            near, far = socketpair(AF_UNIX, SOCK_STREAM)
-            ours.append(near.detach())
-            theirs.append(far.detach())
-            env["HEADRACE_CHANNEL"] = str(CHANNEL_FD)
-        pid = os.fork()
-        if pid == 0:
-            _become(argv, env, order, theirs, tell)
-    except BaseException:
-        for fd in [*ours, *theirs, told, tell]:
-            os.close(fd)
-        raise
-    for fd in [*theirs, tell]:
-        os.close(fd)
-    failure = os.read(told, 4096)  # empty: exec closed it
-    os.close(told)
-    if failure:
-        os.waitpid(pid, 0)
-        for fd in ours:
-            os.close(fd)
-        raise OSError(failure.decode("utf-8", "replace"))
-    return Replica(id, pid, start_time_of(pid), ours)
-
-
-def _become(
-    argv: list[str], env: dict[str, str], order: dict[str, Any], fds: list[int], tell: int
-) -> None:
-    """In the child: never returns."""
-    try:
-        os.setsid()
-        for number in range(1, signal.NSIG):
-            if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
-                signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        null = os.open(os.devnull, os.O_RDONLY)
-        # Out of the way of 0 … 3 first: a pipe may have one of these numbers.
-        high = [_above(fd) for fd in [null, *fds, tell]]
-        tell = high.pop()
-        for number, fd in enumerate(high):
-            os.dup2(fd, number, inheritable=True)
-        last = len(high) - 1
-        os.closerange(last + 1, tell)
-        os.closerange(tell + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        for name, value in order.get("limits", {}).items():
-            resource.setrlimit(LIMITS[name], (int(value), int(value)))
-        if order.get("nice"):
-            os.setpriority(os.PRIO_PROCESS, 0, int(order["nice"]))
-        if os.geteuid() == 0 and order.get("uid") is not None:
-            gid = int(order.get("gid", order["uid"]))
-            os.setgroups([gid])
-            os.setgid(gid)
-            os.setuid(int(order["uid"]))
-        if order.get("cwd"):
-            os.chdir(order["cwd"])
-        os.execvpe(argv[0], argv, env)
-    except BaseException as error:
-        os.write(tell, f"{argv[0]}: {error}".encode("utf-8", "replace")[:4000])
-    finally:
-        os._exit(127)
-
-
-def _above(fd: int) -> int:
-    import fcntl
-
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16)
+        self._by_id, self._by_pid, self._by_fd = {}, {}, {}

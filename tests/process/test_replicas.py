@@ -3,54 +3,15 @@ executable."""
 
 from __future__ import annotations
 
-import array
 import json
 import os
 import signal
-import socket
 import sys
-import time
 
 import pytest
+from order_replicas import Controller
 
 from proxy.process.replicas import Replicas
-
-
-class Controller:
-    """The controller's end of the channel, and the master's turn when it is waited for."""
-
-    def __init__(self, replicas: Replicas) -> None:
-        self.replicas = replicas
-        self.sock = replicas.new_channel()
-        self.sock.setblocking(False)
-        self.fds: list[int] = []
-
-    def order(self, **words) -> None:
-        self.sock.send(json.dumps(words).encode() + b"\n")
-
-    def hear(self, op: str) -> dict:
-        end = time.monotonic() + 10
-        while time.monotonic() < end:
-            self.replicas.on_channel()
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                pid = 0
-            if pid:
-                self.replicas.on_exit(pid, status)
-            try:
-                data, ancillary, _, _ = self.sock.recvmsg(1 << 16, 1024)
-            except BlockingIOError:
-                time.sleep(0.01)
-                continue
-            for _, _, raw in ancillary:
-                fds = array.array("i")
-                fds.frombytes(raw)
-                self.fds += fds
-            message = json.loads(data)
-            if message["op"] == op:
-                return message
-        raise AssertionError(f"no {op}")
 
 
 @pytest.fixture
@@ -99,16 +60,12 @@ def test_the_whole_group_is_signalled(replicas: Replicas):
     assert controller.hear("exited")["status"] == -15
 
 
-def test_limits_and_channel(replicas: Replicas):
+def test_limits(replicas: Replicas):
     controller = Controller(replicas)
-    code = (
-        "import socket, resource; s = socket.socket(fileno=3);"
-        "s.sendall(str(resource.getrlimit(resource.RLIMIT_NOFILE)[0]).encode())"
-    )
-    controller.order(op="start", id="a", argv=python(code), limits={"nofile": 77}, channel=True)
+    code = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+    controller.order(op="start", id="a", argv=python(code), limits={"nofile": 77})
     controller.hear("exited")
-    with socket.socket(fileno=controller.fds[2]) as sock:
-        assert sock.recv(99) == b"77"
+    assert os.read(controller.fds[0], 99) == b"(77, 77)\n"
 
 
 def test_a_new_controller_is_told_what_runs(replicas: Replicas):
@@ -137,10 +94,9 @@ def test_a_new_executable_adopts_what_runs(replicas: Replicas):
     table = os.memfd_create("table")
     os.write(table, json.dumps(rows).encode())
     heir.adopt(table)
-    (pidfd,) = heir.pidfds()
     second = Controller(heir)
     assert second.hear("running")["pid"] == pid
     os.kill(pid, signal.SIGKILL)
     assert first.hear("exited")["status"] == -9
-    heir.on_pidfd(pidfd)
+    heir.on_watch()
     assert second.hear("exited")["status"] is None

@@ -33,6 +33,7 @@ class Events(Protocol):
 
     def on_started(self, id: str, pid: int, fds: list[int]) -> None: ...
     def on_running(self, id: str, pid: int, fds: list[int]) -> None: ...
+    def on_zygote(self, id: str, state: str, why: str) -> None: ...
     def on_listed(self) -> None: ...
     def on_failed(self, id: str, error: str) -> None: ...
     def on_exited(self, id: str, status: int | None) -> None: ...
@@ -52,6 +53,10 @@ class Processes:
     def start(self, id: str, order: dict[str, Any]) -> None:
         self._tell({"op": "start", "id": id, **order})
 
+    def fork(self, id: str, zygote: str, order: dict[str, Any]) -> None:
+        """A replica out of a zygote: started or failed, as by `start`."""
+        self._tell({"op": "fork", "id": id, "zygote": zygote, **order})
+
     def signal(self, id: str, number: int) -> None:
         """To the whole process group of the replica."""
         self._tell({"op": "signal", "id": id, "signal": number})
@@ -59,8 +64,8 @@ class Processes:
     def _tell(self, message: dict[str, Any]) -> None:
         data = json.dumps(message, separators=(",", ":")).encode()
         if len(data) > MAX_PACKET or len(self._waiting) >= MOST_WAITING:
-            if message["op"] == "start":
-                why = "its start does not fit a packet" if len(data) > MAX_PACKET else "too busy"
+            if message["op"] != "signal":
+                why = "its order does not fit a packet" if len(data) > MAX_PACKET else "too busy"
                 self._loop.call_soon(self._events.on_failed, message["id"], why)
             return
         self._waiting.append(data)
@@ -111,6 +116,8 @@ class Processes:
                 os.close(fd)
             if op == "listed":
                 self._events.on_listed()
+            elif op == "zygote":
+                self._events.on_zygote(id, message["state"], message["why"])
             elif op == "failed":
                 self._events.on_failed(id, message["error"])
             elif op == "exited":

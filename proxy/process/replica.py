@@ -1,0 +1,93 @@
+"""One running process of the master's: a replica, or a zygote that forks replicas."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from _socket import SO_PASSCRED, SOL_SOCKET, socket
+from typing import Any
+
+from proxy.process.spawn import start_time_of
+
+
+class Replica:
+    """One running process. `fds` are our copies of its log pipes: a new controller gets them too.
+    `pidfd` is -1 for those that we started by exec. group: its cgroup, or ""."""
+
+    __slots__ = ("fds", "group", "id", "is_own", "pid", "pidfd", "start_time")
+
+    def __init__(self, id: str, pid: int, start_time: int, fds: list[int], group: str = "") -> None:
+        self.id = id
+        self.pid = pid
+        self.start_time = start_time
+        self.fds = fds
+        self.pidfd = -1
+        self.is_own = True
+        self.group = group
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "id": self.id, "pid": self.pid, "start_time": self.start_time, "group": self.group,
+        }  # fmt: skip
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = []
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+class Zygote(Replica):
+    """unborn: the forks that it was asked for, by id: the read ends of the pipes, the group; None
+    when nobody wants it any more."""
+
+    __slots__ = ("channel", "state", "unborn")
+
+    def __init__(self, id: str, pid: int, start_time: int, fds: list[int], channel: socket) -> None:
+        super().__init__(id, pid, start_time, fds)
+        self.channel = channel
+        self.state: dict[str, str] | None = None
+        self.unborn: dict[str, tuple[list[int], str] | None] = {}
+        channel.setblocking(False)
+        channel.setsockopt(SOL_SOCKET, SO_PASSCRED, 1)
+
+    def close(self) -> None:
+        super().close()
+        self.channel.close()
+        for entry in self.unborn.values():
+            for fd in entry[0] if entry else ():
+                os.close(fd)
+        self.unborn = {}
+
+
+def adopt(row: dict[str, Any]) -> Replica | None:
+    """What another executable started, by its row of the table and the descriptors in it."""
+    for fd in row["fds"]:
+        os.set_inheritable(fd, False)
+    replica = Replica(
+        row["id"], row["pid"], row["start_time"], row["fds"], str(row.get("group", ""))
+    )
+    replica.is_own = False
+    with contextlib.suppress(OSError):
+        replica.pidfd = os.pidfd_open(replica.pid)
+    if replica.pidfd < 0 or start_time_of(replica.pid) != replica.start_time:
+        replica.close()
+        return None
+    return replica
+
+
+def kill(replica: Replica, number: int) -> None:
+    """To its whole process group."""
+    try:
+        if not replica.is_own and start_time_of(replica.pid) != replica.start_time:
+            return
+        try:
+            os.killpg(replica.pid, number)
+        except ProcessLookupError:  # it made no group of its own
+            if replica.pidfd >= 0:
+                signal.pidfd_send_signal(replica.pidfd, number)
+    except OSError:
+        pass
