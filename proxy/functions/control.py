@@ -17,7 +17,7 @@ from proxy.conf.report import ConfError
 from proxy.functions.declared import read_functions
 from proxy.functions.keeper import READY, STARTING, Keeper, Replica
 from proxy.functions.links import Link
-from proxy.functions.providers.process import Processes
+from proxy.functions.zygotes import Zygotes, most_zygotes
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
@@ -35,7 +35,7 @@ class Controller:
         self.model = model
         self.seat = seat
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-        self.processes: Processes
+        self.processes: Zygotes
         self.functions: dict[str, Function] = {}
         self.keepers: dict[str, Keeper] = {}
         self.links: set[Link] = set()
@@ -50,7 +50,8 @@ class Controller:
         asyncio.set_event_loop(self.loop)
         try:
             if self.seat.replicas_fd >= 0:
-                self.processes = Processes(self.loop, self.seat.replicas_fd, self)
+                fd = self.seat.replicas_fd
+                self.processes = Zygotes(self.loop, fd, self, self.notice, most_zygotes(self.model))
             self.loop.run_until_complete(self.open())
             self.loop.add_reader(self.seat.control_fd, self.on_order)
             self.seat.tell_ready()
@@ -88,6 +89,8 @@ class Controller:
                 self.keepers[name] = Keeper(name, self)
                 self.publish(name)
             self.keepers[name].want(versions.get(name))
+        self.processes.most = most_zygotes(self.model)
+        self.processes.prepare(versions.values())
         self.sweep()
 
     def versions(self) -> dict[str, Version]:

@@ -22,7 +22,7 @@ from proxy.functions.ready import wait_ready
 
 if TYPE_CHECKING:
     from proxy.functions.model import Version
-    from proxy.functions.providers.process import Processes
+    from proxy.functions.zygotes import Zygotes
 
 STARTING, READY, DRAINING, STOPPING = "starting", "ready", "draining", "stopping"
 
@@ -40,7 +40,7 @@ class House(Protocol):
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
     @property
-    def processes(self) -> Processes: ...
+    def processes(self) -> Zygotes: ...
 
     def next_serial(self) -> int: ...
     def publish(self, name: str) -> None: ...

@@ -17,12 +17,15 @@ import signal
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
+from proxy.functions.orders import WITH_RUNTIME
 from proxy.functions.providers.process import LogLines, Processes
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from proxy.conf.inherit import Block
+    from proxy.functions.model import Version
     from proxy.functions.providers.process import Events
 
 MOST = 32
@@ -82,7 +85,7 @@ class Zygotes:
         self._by_id: dict[str, Zygote] = {}
         self._unfit: OrderedDict[str, tuple[str, str]] = OrderedDict()  # id → (name, why)
         self._asked: OrderedDict[str, float] = OrderedDict()  # id → when
-        self._prepared: deque[dict[str, Any]] = deque()
+        self._prepared: deque[Version] = deque()
         self._forks: dict[str, tuple[dict[str, Any], asyncio.TimerHandle]] = {}  # not born yet
         self._how: OrderedDict[str, str] = OrderedDict()  # name → how its last replica came
         self._processes = Processes(loop, fd, self)
@@ -97,7 +100,9 @@ class Zygotes:
             self._exec(id, order, plan["name"] if plan else "", why)
             return
         zygote = self._by_id.get(plan["id"])
-        if zygote is None:
+        if is_generic(plan):
+            zygote = self._generic(plan, order)
+        elif zygote is None:
             self._drop_older(plan)
             if self._count() < self.most:
                 zygote = self._hatch(plan, order)
@@ -113,12 +118,17 @@ class Zygotes:
         else:
             zygote.waiting[id] = order
 
-    def prepare(self, order: dict[str, Any]) -> None:
-        """A zygote for what will be started by this order one day; one import at a time."""
-        plan = order.get("from")
-        if plan and plan["id"] not in self._by_id and plan["id"] not in self._unfit:
-            self._prepared.append(order)
-            self._prepare_next()
+    def prepare(self, versions: Iterable[Version]) -> None:
+        """Zygotes for what will be asked one day, as far as there are places for them; one import
+        at a time. Nobody else is to have one."""
+        wanted = {it.key: it for it in versions}
+        for zygote in list(self._by_id.values()):
+            if not zygote.is_generic and zygote.name not in wanted:
+                self.forget(zygote.name)
+        self._prepared = deque(
+            it for it in wanted.values() if it.handler.kind in WITH_RUNTIME and self.most
+        )
+        self._prepare_next()
 
     def signal(self, id: str, number: int) -> None:
         """To the process group of a replica; one that is not born yet never will be."""
@@ -135,7 +145,7 @@ class Zygotes:
             self._drop(zygote)
         for id in [id for id, it in self._unfit.items() if it[0] == name]:
             del self._unfit[id]
-        self._prepared = deque(it for it in self._prepared if it["from"]["name"] != name)
+        self._prepared = deque(it for it in self._prepared if it.key != name)
         self._how.pop(name, None)
 
     def describe(self, name: str) -> str:
@@ -193,24 +203,29 @@ class Zygotes:
         self._by_id[zygote.id] = zygote
         zygote.used_s = self._loop.time()
         zygote.timer = self._loop.call_later(limit_s, self._on_late, zygote, limit_s)
-        who = {key: order[key] for key in ("cwd", "uid", "gid") if key in order}
-        made = {"argv": plan["argv"], "env": plan["env"], **who, "zygote": True}
+        made: dict[str, Any] = {key: order[key] for key in ("cwd", "uid", "gid") if key in order}
+        made |= {"argv": plan["argv"], "env": plan["env"], "zygote": True}
         self._processes.start(zygote.id, made)
         return zygote
 
     def _prepare_next(self) -> None:
-        while self._prepared and self._count() < self.most:
+        while self._prepared:
             if any(it.state == STARTING for it in self._by_id.values()):
                 return
-            order = self._prepared.popleft()
+            try:
+                order = self._prepared.popleft().order(0, "")
+            except ValueError:  # whoever starts it is told
+                continue
             plan = order["from"]
-            if plan["id"] not in self._by_id and plan["id"] not in self._unfit:
+            if plan["id"] in self._by_id or plan["id"] in self._unfit:
+                continue
+            if self._count() >= self.most or is_generic(plan):
+                self._generic(plan, order)  # for the others
+                if self._count() >= self.most:
+                    self._prepared.clear()
+            else:
                 self._drop_older(plan)
                 self._hatch(plan, order)
-        if self._prepared:  # no place for these: a generic one shall be there
-            order = self._prepared[0]
-            self._prepared.clear()
-            self._generic(order["from"], order)
 
     # -- births ---------------------------------------------------------------------------------
     def _exec(self, id: str, order: dict[str, Any], name: str, why: str) -> None:
@@ -232,7 +247,8 @@ class Zygotes:
         if zygote.is_generic:
             told |= {"words": plan["words"], "env": order["env"]}
         else:
-            told["env"] = {key: it for key, it in order["env"].items() if plan["env"].get(key) != it}
+            had = plan["env"]
+            told["env"] = {key: it for key, it in order["env"].items() if had.get(key) != it}
         self._note(plan["name"], GENERIC if zygote.is_generic else FORKED)
         self._processes.fork(id, zygote.id, told)
 
@@ -340,6 +356,19 @@ class Zygotes:
         zygote.log = LogLines(self._loop, fds, lambda it: say(f"function {name}: zygote: {it}"))
 
 
+def is_generic(plan: dict[str, Any]) -> bool:
+    """There is nothing of the function to import."""
+    return bool(plan["generic"]) and plan["generic"]["id"] == plan["id"]
+
+
 def last_words(log: LogLines | None) -> str:
     lines = list(log.lines)[-1:] if log else []
     return f": {lines[0]}" if lines else ""
+
+
+def most_zygotes(model: Block) -> int:
+    """`functions { zygotes N; }` of a conf."""
+    for http in model.find("http"):
+        for block in http.find("functions"):
+            return int(block.get("zygotes"))
+    return MOST

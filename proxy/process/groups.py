@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 WANTED = ("memory", "cpu", "pids")
-FILES = ("memory.max", "memory.swap.max", "cpu.max", "pids.max")
+FILES = ("memory.max", "memory.swap.max", "memory.oom.group", "cpu.max", "pids.max")
 OURS = "headrace-gateway"  # where the gateway's own processes go: a group of groups has none
 END_S = 0.2  # a killed group is empty within this
 

@@ -33,16 +33,21 @@ class Events(Protocol):
 
     def on_started(self, id: str, pid: int, fds: list[int]) -> None: ...
     def on_running(self, id: str, pid: int, fds: list[int]) -> None: ...
-    def on_zygote(self, id: str, state: str, why: str) -> None: ...
     def on_listed(self) -> None: ...
     def on_failed(self, id: str, error: str) -> None: ...
     def on_exited(self, id: str, status: int | None) -> None: ...
 
 
+class ZygoteEvents(Events, Protocol):
+    """The same, and what zygotes say of themselves."""
+
+    def on_zygote(self, id: str, state: str, why: str) -> None: ...
+
+
 class Processes:
     """The channel to the master. `fd` is the seat's replicas_fd, taken over."""
 
-    def __init__(self, loop: AbstractEventLoop, fd: int, events: Events) -> None:
+    def __init__(self, loop: AbstractEventLoop, fd: int, events: ZygoteEvents) -> None:
         self._loop = loop
         self._events = events
         self._socket = socket.socket(fileno=fd)
