@@ -169,7 +169,8 @@ async def exchange(
     state, reader, writer = connection.state, connection.reader, connection.writer
     has_answer = False
     try:
-        whole = [*headers, ("Content-Length", str(len(body)))]
+        whole = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        whole.append((b"Content-Length", b"%d" % len(body)))
         data = state.send(h11.Request(method=method, target=target, headers=whole)) or b""
         if body:
             data += state.send(h11.Data(data=body)) or b""
@@ -205,7 +206,7 @@ async def exchange(
         if not answered.is_cut and state.our_state is h11.DONE is state.their_state:
             state.start_next_cycle()
         return answered
-    except h11.LocalProtocolError as error:
+    except (h11.LocalProtocolError, UnicodeEncodeError) as error:
         raise NoAnswer(f"the request cannot be sent: {error}", was_sent=False) from None
     except (OSError, h11.RemoteProtocolError) as error:
         if not has_answer and not connection.is_fresh:

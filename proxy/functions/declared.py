@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.functions.annotations import read_scale, read_version_words
 from proxy.functions.model import NAMESPACE, VERSION, Function, Handler, Scale, Version
+from proxy.functions.queue.directives import annotations_of
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
@@ -47,7 +48,7 @@ def read_function(block: Block) -> Function:
     """One function block. Raises ConfError."""
     name, namespace = str(block.args[0]), str(block.own("namespace") or NAMESPACE)
     labels = dict(pair for row in block.own("labels") or () for pair in row)
-    annotations = dict(block.own("annotation") or ())
+    annotations = dict(block.own("annotation") or ()) | annotations_of(block)
     arms = block.find("version")
     function = f"{name}.{namespace}"
     versions = []

@@ -22,7 +22,7 @@ ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,63}")
 
 
 class Refused(Exception):
-    """A call that is not accepted: `status` for its client, the reason in a sentence."""
+    """What the queue does not do: `status` for the client, the reason in a sentence."""
 
     def __init__(self, status: int, why: str, retry_after_s: int = 0) -> None:
         super().__init__(why)
@@ -152,6 +152,7 @@ class House(Protocol):
     """What the queue needs of the controller."""
 
     def find_function(self, key: str) -> Function | None: ...
+    def find_key(self, name: str) -> str | None: ...
     def call_addresses(self) -> Sequence[str]: ...
     def notice(self, text: str) -> None: ...
     def warn(self, text: str) -> None: ...

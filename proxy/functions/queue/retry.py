@@ -15,20 +15,22 @@ from typing import TYPE_CHECKING
 
 from proxy.conf.values import read_ms
 from proxy.functions.queue.calls import DEAD, DONE, QUEUED, Outcome
+from proxy.functions.queue.words import (
+    ATTEMPTS,
+    CODES,
+    LONGEST_WAIT_MS,
+    MAX_WAIT,
+    MIN_WAIT,
+    MOST_ATTEMPTS,
+    MOST_PARALLELISM,
+    PARALLELISM,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from proxy.functions.queue.calls import Result
 
-ATTEMPTS = "com.openfaas.retry.attempts"
-MIN_WAIT = "com.openfaas.retry.min_wait"
-MAX_WAIT = "com.openfaas.retry.max_wait"
-CODES = "com.openfaas.retry.codes"
-PARALLELISM = "headrace.io/async-parallelism"
-MOST_ATTEMPTS = 1000
-MOST_PARALLELISM = 10_000
-LONGEST_WAIT_MS = 86_400_000
 RETRY_AFTER_CODES = (429, 503)
 
 

@@ -99,9 +99,14 @@ class SqliteQueue:
         if not os.path.exists(self.path):  # bodies are nobody else's business
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self.writer = Writer(self.path, SCHEMA)
-        self.salt = await self.writer.write(read_salt)
-        await self._take_over()
-        self.count, self.bytes = await self.writer.write(read_sums)
+        try:
+            self.salt = await self.writer.write(read_salt)
+            await self._take_over()
+            self.count, self.bytes = await self.writer.write(read_sums)
+        except NotWritten:
+            await self.writer.close()
+            os.close(self._lock_fd)
+            raise
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
         self.schedule.open()
         self.deliveries.open(self.writer)
@@ -219,9 +224,6 @@ class SqliteQueue:
 
         try:
             await self.writer.write(insert, count)
-        except NotWritten as error:
-            status = 507 if error.is_full else 503
-            raise Refused(status, f"the call could not be stored: {error}", 5) from None
         finally:
             self._waiting -= 1
             self._waiting_bytes -= size

@@ -15,6 +15,8 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from proxy.functions.queue.calls import Refused
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -33,12 +35,11 @@ PRAGMAS = """
 T = TypeVar("T")
 
 
-class NotWritten(Exception):
-    """It was not committed. is_full: there is no room."""
+class NotWritten(Refused):
+    """It was not committed: 507 when there is no room."""
 
     def __init__(self, why: str, *, is_full: bool) -> None:
-        super().__init__(why)
-        self.is_full = is_full
+        super().__init__(507 if is_full else 503, f"it could not be stored: {why}", 5)
 
 
 class Writer:

@@ -134,6 +134,9 @@ class House:
     def find_function(self, key: str) -> Named | None:
         return self.functions.get(key)
 
+    def find_key(self, name: str) -> str | None:
+        return next((it for it in (name, f"{name}.fn") if it in self.functions), None)
+
     def call_addresses(self) -> list[str]:
         return self.addresses
 

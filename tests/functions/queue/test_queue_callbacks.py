@@ -14,7 +14,8 @@ import pytest
 from queuehouse import FAST, Asked, House, Said, Server, call, settings, sqlite_queue, until
 
 from proxy.functions.queue import retry
-from proxy.functions.queue.callback import Allowed, Callbacks, Target
+from proxy.functions.queue.allowed import Allowed, Target
+from proxy.functions.queue.callback import Callbacks
 from proxy.functions.queue.calls import Refused, Result
 
 
