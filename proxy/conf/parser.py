@@ -42,6 +42,15 @@ def load_text(text: str, file: str = "conf", prefix: str = "") -> Block:
     return root
 
 
+def read_inside(block: Block, text: str, name: str) -> Block:
+    """Statements that stand in `block` without being written there: a block of the same kind
+    that inherits from it. `name` is their file's in messages. Raises ConfError."""
+    inner = Block(block.name, block.where, Token(block.name, name, 1), block)
+    inner.args = block.args
+    _read(inner, text, name, 0)
+    return inner
+
+
 def _root(path: str, prefix: str, conf_prefix: str) -> Block:
     root = Block("main", MAIN, Token("main", path, 1))
     root.prefix = prefix

@@ -29,7 +29,7 @@ class SocketOptions:
 
     __slots__ = (
         "backlog", "fastopen", "is_deferred", "is_ipv6_only", "keep_count", "keep_idle_s",
-        "keep_interval_s", "keepalive", "receive_bytes", "send_bytes",
+        "keep_interval_s", "keepalive", "owner", "receive_bytes", "send_bytes",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -43,6 +43,7 @@ class SocketOptions:
         self.keep_count = 0
         self.receive_bytes: int | None = None
         self.send_bytes: int | None = None
+        self.owner: tuple[int, int] | None = None  # who alone may connect to a Unix socket
 
 
 class Listen:
@@ -91,6 +92,17 @@ class Address:
         self._is_set = listen.is_set
         self._is_changed = False
         self._protocols: tuple[bool, bool] | None = None
+
+    @classmethod
+    def internal(cls, path: str, options: SocketOptions) -> Address:
+        """A Unix socket that no `listen` names."""
+        from proxy.conf.inherit import Block
+        from proxy.conf.lexer import Token
+
+        token = Token("listen", "internal", 1)
+        listen = Listen(token)
+        listen.options = options
+        return cls(f"unix:{path}", AF_UNIX, path, listen, Block("server", SERVER, token))
 
     def add(self, listen: Listen, server: Block) -> None:
         """Another server listens here too. Raises ConfError."""

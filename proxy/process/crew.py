@@ -97,6 +97,7 @@ class Crew:
         seat.shared = generation.shared
         seat.ledger = ledger
         seat.controller_path = os.fsdecode(self.controller_socket.getsockname())
+        seat.internal_path = generation.internal_path
         channel = None
         if kind == WORKER:
             seat.listeners = self.sockets.of_slot(number, generation.keys)

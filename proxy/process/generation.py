@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.conf.directive import DIRECTIVES
 from proxy.conf.report import ConfError
-from proxy.engine.listen import Address, addresses
+from proxy.engine.listen import Address, SocketOptions, addresses
 from proxy.engine.tls import hold_files
 from proxy.observe.directives import DEFAULT_PATH, log_paths
 from proxy.observe.error_log import ERROR, LEVELS, ErrorLog
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from proxy.process.options import Options
 
 MAX_REPORT = 64 * 1024
+LONGEST_PATH = 100  # bytes of a Unix socket's name, with room below 108
 TEMP_PATHS = {"client_body_temp_path": "client_body_temp", "proxy_temp_path": "proxy_temp"}
 
 
@@ -41,7 +42,8 @@ class Generation:
     """`number` counts from 1. `zones` are name → Zone."""
 
     __slots__ = (
-        "addresses", "keys", "log", "model", "number", "pid_path", "user", "workers", "zones",
+        "addresses", "internal_path", "keys", "log", "model", "number", "pid_path", "user",
+        "workers", "zones",
     )  # fmt: skip
 
     def __init__(self, model: Block, options: Options, before: Generation | None = None) -> None:
@@ -49,11 +51,16 @@ class Generation:
         self.number: int = before.number + 1 if before else 1
         self.model = model
         self.addresses: list[Address] = addresses(model)
-        self.keys = {it.key for it in self.addresses}
         self.workers: int = model.get("worker_processes")
         # A pid file that moved would lose the master to whoever looks for it.
         self.pid_path: str = before.pid_path if before else pid_path_of(model, options)
         self.user: User | None = model.get("user") or default_user()
+        # the next generation's workers accept on the very socket that this one's do
+        path = before.internal_path if before else socket_path(self.pid_path, "workers")
+        self.internal_path: str = path
+        if has_functions(model) and model.get("master_process"):
+            self.addresses.append(internal_address(self.internal_path, self.user))
+        self.keys = {it.key for it in self.addresses}
         self.log = _open_log(model, options)
         try:
             prepare_files(model, options, self.user)
@@ -79,6 +86,33 @@ def read_model(options: Options) -> Block:
 
     order.declare_all()
     return load(options.conf_path, options.prefix, options.globals)
+
+
+def has_functions(model: Block) -> bool:
+    """Does the conf speak of functions anywhere?"""
+    return any(
+        http.find("function") or http.find("functions")
+        or any(server.own("openfaas_api") for server in http.find("server"))
+        for http in model.find("http")
+    )  # fmt: skip
+
+
+def socket_path(pid_path: str, name: str) -> str:
+    """Where a Unix socket of ours lies: beside the pid file, if its name is not too long there."""
+    path = f"{os.path.splitext(pid_path)[0]}-{name}.sock"
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        import tempfile
+
+        token = f"{os.getpid()}-{os.urandom(6).hex()}"
+        path = f"{tempfile.gettempdir()}/headrace-{token}-{name}.sock"
+    return path
+
+
+def internal_address(path: str, user: User | None) -> Address:
+    """Where all workers hear what the controller calls: for its user and root alone."""
+    options = SocketOptions()
+    options.owner = (user.uid, user.gid) if user is not None else (os.getuid(), os.getgid())
+    return Address.internal(path, options)
 
 
 def pid_path_of(model: Block, options: Options) -> str:

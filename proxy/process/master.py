@@ -27,6 +27,7 @@ from proxy.process.generation import (
     level_of,
     prepare_files,
     read_model,
+    socket_path,
 )
 from proxy.process.replicas import Replicas
 from proxy.process.sockets import BindError
@@ -47,7 +48,6 @@ SIGNALS = {
     signal.SIGWINCH: "",
     signal.SIGCHLD: "",
 }
-LONGEST_PATH = 100  # bytes of a Unix socket's name, with room below 108
 REPLICAS_END_S = 5.0
 PRELOAD_AFTER_S = 0.5
 REFUSE_AFTER_S = 0.1  # after QUIT: by then the workers have stopped to accept
@@ -103,13 +103,7 @@ class Master:
         if self._left.controller_fd >= 0:
             os.set_inheritable(self._left.controller_fd, False)
             return socket(fileno=self._left.controller_fd)
-        path = os.path.splitext(generation.pid_path)[0] + "-controller.sock"
-        if len(os.fsencode(path)) > LONGEST_PATH:
-            from tempfile import mkdtemp
-
-            directory = mkdtemp(prefix="headrace-")
-            os.chmod(directory, 0o711)
-            path = f"{directory}/controller.sock"
+        path = socket_path(generation.pid_path, "controller")
         sock = socket(AF_UNIX, SOCK_STREAM)
         with contextlib.suppress(OSError):
             os.unlink(path)

@@ -37,14 +37,16 @@ class Seat:
     listeners      (address key, descriptor); the controller has its own Unix socket there
     control_fd     see above; `take_orders` reads it, `tell_ready` writes it
     controller_path  where the controller listens (a Unix socket)
+    internal_path  where all workers listen for what the controller calls (a Unix socket), while
+                   the conf has functions
     shared         name → descriptor of a zone of shared memory
     replicas_fd    controller alone: the channel of replicas.py, else -1
     prefix         directory of -p, with a slash at its end
     """
 
     __slots__ = (
-        "control_fd", "controller_path", "error_log", "generation", "ledger", "listeners", "number",
-        "options", "prefix", "replicas_fd", "shared", "_is_leaving",
+        "control_fd", "controller_path", "error_log", "generation", "internal_path", "ledger",
+        "listeners", "number", "options", "prefix", "replicas_fd", "shared", "_is_leaving",
     )  # fmt: skip
 
     def __init__(self, number: int, generation: int, options: Options, log: ErrorLog) -> None:
@@ -58,6 +60,7 @@ class Seat:
         self.listeners: list[tuple[str, int]] = []
         self.control_fd = -1
         self.controller_path = ""
+        self.internal_path = ""
         self.shared: dict[str, int] = {}
         self.replicas_fd = -1
         self._is_leaving = False

@@ -283,7 +283,10 @@ def _bound(address: Address) -> socket:
         if address.family == AF_UNIX:
             _remove_stale(address.sockaddr)
             sock.bind(address.sockaddr)
-            os.chmod(address.sockaddr, 0o666)
+            owner = address.options.owner
+            os.chmod(address.sockaddr, 0o666 if owner is None else 0o600)
+            if owner is not None and owner[0] != os.getuid():
+                os.chown(address.sockaddr, *owner)
             return sock
         sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
         sock.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)

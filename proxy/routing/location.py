@@ -40,6 +40,22 @@ def build_tree(
     return tree
 
 
+def add_hidden(tree: Tree, block: Block, settings_of: Callable[[Block], Any]) -> None:
+    """The locations in `block`, prefixes and exact ones, where the conf has none of that name."""
+    for location in block.find("location"):
+        name = location.value.pattern.encode()
+        inner = Tree(
+            settings_of(location),
+            name,
+            escape(name),
+            is_noregex=location.value.modifier == "^~",
+        )
+        if location.value.modifier == "=":
+            tree.add_exact(inner)
+        else:
+            tree.add_prefix(inner)
+
+
 def patterns_of(tree: Tree) -> list[Pattern]:
     """Every regex below `tree`, for whoever defines variables of their named groups."""
     found = tree.own_patterns

@@ -1,0 +1,62 @@
+"""What the conf does not write but has: the locations of `openfaas_api on`, and the server that
+the controller's own calls go to.
+
+They stand in the model as blocks read from the text below, inside the server that asked for them:
+so its limits, logs and error pages hold there too. A location of the conf's own with the same
+name stands in place of a hidden one.
+"""
+
+from __future__ import annotations
+
+from proxy.conf.directive import HTTP
+from proxy.conf.inherit import Block
+from proxy.conf.parser import read_inside
+
+CONTROLLER = "/headrace-controller"  # stands for the controller's socket, wherever it lies
+TO_CONTROLLER = """
+    proxy_pass http://unix:/headrace-controller:;
+    proxy_http_version 1.1;
+    proxy_buffering off;
+    proxy_request_buffering off;
+    proxy_connect_timeout 5s;
+    proxy_set_header Host $http_host;
+    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    proxy_set_header X-Forwarded-Proto $scheme;
+    proxy_set_header X-Call-Id $call_id;
+"""
+# Bodies: a deployment or a secret is small, how large a call may be the queue says itself.
+API = (
+    "location ^~ /function/ { function_pass path:; }\n"
+    "location ^~ /system/ { client_max_body_size 2m; proxy_read_timeout 1h; %(pass)s }\n"
+    "location ^~ /async-function/ { client_max_body_size 0; %(pass)s }\n"
+    "location = /healthz { client_max_body_size 1k; %(pass)s }\n"
+) % {"pass": TO_CONTROLLER}
+# Whoever gets here comes with root's or the gateway's own rights; the client's limits were
+# applied when it called.
+INTERNAL = """
+    server {
+        openfaas_api on;
+        access_log off;
+        client_max_body_size 0;
+        proxy_set_header Host $http_host;
+        proxy_set_header X-Forwarded-For $http_x_forwarded_for;
+        proxy_set_header X-Forwarded-Proto $http_x_forwarded_proto;
+        proxy_set_header X-Forwarded-Host $http_x_forwarded_host;
+        location / { return 404; }
+    }
+"""
+SHARED = ("client_body_temp_path", "proxy_temp_path")  # the folders that were made
+
+
+def api_locations(server: Block) -> Block:
+    """The hidden locations of a server with `openfaas_api on`."""
+    return read_inside(server, API, "openfaas_api")
+
+
+def internal_server(http: Block) -> Block:
+    """The server for the controller's calls. Nothing that the conf's `http` says holds in it."""
+    outside = Block("http", HTTP, http.token, http.parent)
+    for statement in http.statements:
+        if statement.name in SHARED:
+            outside.add(statement)
+    return read_inside(outside, INTERNAL, "internal").blocks[0]
