@@ -43,11 +43,13 @@ from proxy.filters._access cimport (
 from proxy.filters._headers cimport add_fields, add_trailers, expect_trailers
 from proxy.filters._realip cimport put_real_address
 from proxy.functions._function cimport Version
-from proxy.functions._handler cimport answer_unready, find_version
+from proxy.functions._handler cimport answer_unready
+from proxy.functions._target cimport FunctionRoute, find_version, take_route, tell_call
 from proxy.limits._admit cimport LimitSettings, check_reqs, give_conns, take_conns
 from proxy.observe._counters cimport Block, Counters, count, count_request
 from proxy.observe._log cimport write_logs
-from proxy.routing._locations cimport AT_REDIRECT, Tree, find_location
+from proxy.routing._function_routes cimport FunctionRoutes, find_function
+from proxy.routing._locations cimport AT_LOCATION, AT_REDIRECT, AT_SERVER, Tree, find_location
 from proxy.routing._names cimport Names, find_server, read_host
 from proxy.routing._rewrite cimport REWRITE_AGAIN, REWRITE_STATUS, Program, run as run_rewrite
 from proxy.routing._uri cimport Uri, read_inner_uri, read_uri

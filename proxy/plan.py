@@ -21,15 +21,21 @@ from proxy.engine import tls
 from proxy.engine.listen import addresses
 from proxy.filters.access import freeze_access
 from proxy.filters.headers import freeze_headers
+from proxy.functions.directory import Directory
 from proxy.functions.freeze import declare_functions, freeze_pass
+from proxy.functions.hidden import CONTROLLER, api_locations, internal_server, route_location
 from proxy.limits.freeze import Limiters
+from proxy.observe.error_log import WARN
 from proxy.observe.freeze import Logs
 from proxy.observe.numbers import Numbers
+from proxy.routing._function_routes import FunctionRoutes
 from proxy.routing._names import host_of
-from proxy.routing.location import build_tree, patterns_of
+from proxy.routing.location import add_hidden, build_tree, patterns_of
 from proxy.routing.rewrite import compile_rewrite
 from proxy.routing.server_name import build_names, names_of
 from proxy.upstream import freeze as upstream_freeze
+from proxy.upstream._balance import Peer, Upstream
+from proxy.upstream.servers import pack_unix
 from proxy.variables._variables import adopt
 from proxy.variables._variables import compile as compile_text
 from proxy.variables.freeze import begin as begin_variables
@@ -58,11 +64,13 @@ class Plan:
         self.named: dict[int, dict[bytes, Location]] = {}
         self.file_caches: dict[Any, Any] = {}
         self.warnings: list[str] = []
+        self.hidden: list[Block] = []  # servers are known by their blocks' identity
         self.limiters = Limiters(model, seat.shared if seat else None, seat.ledger if seat else 1)
         self.logs = Logs()
         self.numbers = Numbers(seat.shared if seat else None)
         self.upstreams: Any = None
         self.functions = declare_functions(model)
+        self.directory = self.open_directory(model)
         set_limits(model.get("pcre_match_limit"), 1000)
         begin_variables(model)
         for http in model.find("http"):
@@ -72,6 +80,7 @@ class Plan:
                 self.upstreams.share(upstream_zones(http, seat))
             for block in http.find("server"):
                 self.servers[id(block)] = self.freeze_server(block)
+            self.listen_inside(http)
         for address in addresses(model):
             pairs = [(block, self.servers[id(block)]) for block in address.servers]
             default = self.servers[id(address.default_server)]
@@ -89,6 +98,39 @@ class Plan:
             for pattern in names.all_patterns:
                 adopt(pattern)
         check_variables()
+
+    def open_directory(self, model: Block) -> Directory:
+        """Who follows the functions: the first worker tells what is odd about them."""
+        servers = [it for http in model.find("http") for it in http.find("server")]
+        has_routes = any(it.get("function_routes") for it in servers)
+        is_open = any(it.get("openfaas_api") for it in servers)
+        is_open = is_open or any(http.find("functions") for http in model.find("http"))
+        table, log = FunctionRoutes() if has_routes else None, None
+        if self.seat is not None and self.seat.number == 0:
+            log = self.seat.error_log
+        report = (lambda text: log.write(WARN, text)) if log else (lambda text: None)
+        return Directory(self.functions, table, report, is_open)
+
+    def listen_inside(self, http: Block) -> None:
+        """The server that the controller's calls come to, where the seat has a socket for it."""
+        key = f"unix:{self.seat.internal_path}" if self.seat else ""
+        if self.seat is None or key not in dict(self.seat.listeners):
+            return
+        block = internal_server(http)
+        server = self.freeze_server(block)
+        listener = Listener()
+        listener.key = key
+        listener.names, _ = build_names(key, [(block, server)], server)
+        listener.default_server = server
+        self.servers[id(block)] = server
+        self.listeners[key] = listener
+        self.hidden.append(block)
+
+    def controller(self) -> Upstream:
+        """The controller as an upstream; its HTTP server does not take long to come back."""
+        path = self.seat.controller_path if self.seat else CONTROLLER
+        peer = Peer(*pack_unix(path), max_fails=0)
+        return Upstream(b"controller", [peer], keepalive=8, keepalive_is_local=False)
 
     def resolver_of(self, settings: Any) -> Any:
         """The resolver of a `resolver` directive; one serves all that say the same."""
@@ -122,10 +164,22 @@ class Plan:
         server.tls = tls.freeze_server(block)
         server.locations = build_tree(block, lambda inner: self.freeze_location(inner, server))
         server.settings = server.locations.settings
+        self.add_functions(block, server)
         for pattern in patterns_of(server.locations):
             adopt(pattern)
         server.rewrite = compile_rewrite(block)
         return server
+
+    def add_functions(self, block: Block, server: Server) -> None:
+        """The locations of openfaas_api, and where requests go that a function's route has."""
+        if block.get("openfaas_api"):
+            self.upstreams.implicit.setdefault(f"unix:{CONTROLLER}", self.controller())
+            inside = api_locations(block)
+            add_hidden(server.locations, inside, lambda it: self.freeze_location(it, server))
+        if block.get("function_routes"):
+            inside = route_location(block)
+            server.locations.function_settings = self.freeze_location(inside, server)
+            server.locations.function_routes = self.directory.table
 
     def freeze_location(self, block: Block, server: Server) -> Location:
         """The settings that hold in a location, or at the level of the server itself."""
@@ -208,7 +262,7 @@ class Plan:
             name = outer.block.own("function_pass")
         if name is not None:
             location.handler, location.proxy = freeze_pass(
-                self.functions, block, name, self.upstreams
+                self.directory, block, name, self.upstreams
             )
             location.handler_kind = HANDLE_PROXY
         elif target is not None:

@@ -59,7 +59,8 @@ class Serving:
 
     async def follow_functions(self, made: plan.Plan) -> None:
         """Learn where the functions' replicas are, before the first request if that is soon."""
-        if not len(made.functions) or not self.seat.controller_path:
+        has_some = len(made.functions) or made.directory.is_open
+        if not has_some or not self.seat.controller_path:
             return
         table = Table(made.functions, self.seat.controller_path)
         self.followers.append(self.loop.create_task(table.follow()))

@@ -28,13 +28,22 @@ cdef inline void put_realip(Request r) noexcept:
 cdef int search(Worker w, Request r) noexcept:
     """The location of r.uri, again for each `rewrite … last`; bounded by the machine."""
     cdef PyObject* found
+    cdef Tree tree = <Tree>r.server.locations
     cdef int rc
     cdef int how = 0
     while True:
-        found = find_location(<Tree>r.server.locations, r.uri.p, r.uri.n, &r.captures, &how)
+        found = find_location(tree, r.uri.p, r.uri.n, &r.captures, &how)
         if found == NULL:
             return INTERNAL
         r.location = <Location>found
+        if tree.function_routes is not None and is_last_resort(r.location, how):
+            rc = find_route(r, tree)
+            if rc != NOT_FOUND:
+                if rc == GO:
+                    rc = enter(w, r)
+                elif rc == DONE and has_error_page(r, r.status):
+                    rc = STATUS
+                return rc
         if r.captures.n and put_groups(r) < 0:
             return NO_MEMORY
         if how == AT_REDIRECT:
@@ -42,6 +51,28 @@ cdef int search(Worker w, Request r) noexcept:
         rc = enter(w, r)
         if rc != REWRITE_AGAIN:
             return rc
+
+
+cdef inline bint is_last_resort(Location at, int how) noexcept:
+    """No location of the conf, or only `location /`: routes of functions come before it."""
+    return how == AT_SERVER or how == AT_LOCATION and not at.is_exact and at.name == b"/"
+
+
+cdef int find_route(Request r, Tree tree) noexcept:
+    """A function whose route fits; its version is chosen now. NOT_FOUND: none."""
+    cdef PyObject* found
+    cdef Str method = text(b"GET", 3)
+    cdef FunctionRoute route
+    cdef int rc
+    if r.method == r.head.method:
+        method = text(r.head.base + r.head.method_off, r.head.method_n)
+    found = find_function(<FunctionRoutes>tree.function_routes, r.host, r.uri, method, r)
+    if found == NULL:
+        return NOT_FOUND
+    route = <FunctionRoute>found
+    r.location = <Location>tree.function_settings
+    r.version = None
+    return take_route(route, r)
 
 
 cdef int enter(Worker w, Request r) noexcept:
@@ -228,9 +259,9 @@ cdef int choose(Worker w, Request r) noexcept:
         if here.handler is None:
             return choose_peer(w, r, s)
         if r.version is None:
-            r.version = find_version(r)
-            if r.version is None:
-                return NOT_FOUND
+            rc = find_version(r)
+            if rc != GO:
+                return STATUS if rc == DONE and has_error_page(r, r.status) else rc
         return ask_version(w, r, <Version>r.version)
     if here.handler_kind == HANDLE_PYTHON:
         return answer_python(w, r)

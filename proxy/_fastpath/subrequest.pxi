@@ -267,6 +267,8 @@ cdef int dress(Request r) noexcept:
         return 0
     if r.location.headers is not None and r.parent is None:
         rc = add_fields(r)
+    if r.location.handler_kind == HANDLE_PROXY and r.location.handler is not None and rc == 0:
+        rc = tell_call(r)
     if r.location.filters is not None and rc == 0:
         rc = begin_ssi(<SsiSettings>r.location.filters, r)
     return rc

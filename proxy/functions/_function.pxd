@@ -26,7 +26,7 @@ cdef class Version:
     cdef readonly bytes key            # NAME.NAMESPACE/VERSION
     cdef readonly bytes name           # v1
     cdef readonly uint32_t weight
-    cdef readonly uint32_t mirror      # percent of the requests that it is sent copies of
+    cdef readonly double mirror        # percent of the requests that it is sent copies of
     cdef readonly bytes tag
     cdef readonly uint32_t concurrency  # requests at once at one replica; 0: any number
     cdef readonly uint32_t queue_size
@@ -52,6 +52,7 @@ cdef class Function:
     cdef readonly bint is_async
     cdef readonly bint is_from_conf    # of this worker's own conf: known before the table
     cdef readonly list versions
+    cdef public object arms            # _arms.Arms over `versions`, by who follows changes
     cdef readonly bint is_gone
     cdef int obey(self, dict row) except -1
 

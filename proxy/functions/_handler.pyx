@@ -11,7 +11,7 @@ from proxy.base._request cimport Request
 from proxy.base.head cimport F_IS_INVALID, F_X_REQUEST_ID, name_of, value_of
 from proxy.base.span cimport Str, is_word, of_bytes, text
 from proxy.base.verdict cimport DONE, NO_MEMORY
-from proxy.functions._function cimport Function, Version
+from proxy.functions._function cimport Version
 from proxy.variables._variables cimport NO_CACHE, declare, find_named
 
 cdef enum:
@@ -21,26 +21,14 @@ cdef enum:
     FUNCTION_VERSION = 1
 
 
-cdef class FunctionHandler:
-    """The function of a location; see directive function_pass."""
-
-    def __init__(self, Function function not None):
-        self.function = function
-        self.unready = json.dumps(
-            {"error": "no replica is ready", "function": function.key.decode()}).encode() + b"\n"
-
-
-cdef Version find_version(Request r) noexcept:
-    cdef FunctionHandler f = <FunctionHandler>r.location.handler
-    return <Version>f.function.versions[0] if f.function.versions else None
-
-
 cdef int answer_unready(Request r) noexcept:
-    cdef FunctionHandler f = <FunctionHandler>r.location.handler
+    cdef Version v = <Version>r.version
+    cdef bytes body = json.dumps(
+        {"error": "no replica is ready", "function": v.function.key.decode()}).encode() + b"\n"
     r.status = 503
     r.reason.n = 0
     r.content_type = text(b"application/json", 16)
-    r.text = of_bytes(f.unready)
+    r.text = copy(&r.arena, of_bytes(body))
     if r.add_field(text(b"Retry-After", 11), text(b"1", 1), 0) == NULL:
         return NO_MEMORY
     return DONE

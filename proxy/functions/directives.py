@@ -200,7 +200,13 @@ directive("zygotes", FUNCTIONS, Int(0, 4096), default="32", inherit=False,
 directive("zone_size", FUNCTIONS, Size(), default="64m", inherit=False,
           doc="Shared memory for what is counted of versions and replicas.")
 directive("function_pass", LOCATION | LOCATION_IF, read=read_function_pass, least=1, most=1,
-          inherit=False, syntax="NAME", doc="Passes the request to a replica of the function.")
+          inherit=False, syntax="NAME[.NAMESPACE] | $VARIABLE | label:KEY=VALUE,… | path:",
+          doc="Passes the request to a function: of that name, of the name that the text with"
+          " variables gives, the oldest that has all the labels, or the one that the path names"
+          " behind the location.")
+directive("function_routes", SERVER, Flag(), default="off", inherit=False,
+          doc="Requests that no location but / has go to the function whose annotations"
+          " headrace.io/route… have a route for them, and to location / only if none has.")
 directive("openfaas_api", SERVER, Flag(), default="off", inherit=False,
           doc="Serves the OpenFaaS API: /system/, /function/, /async-function/, /healthz.")
 directive("openfaas_auth", HTTP | SERVER, Word(), default="var/openfaas-auth",

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 from proxy.conf.report import ConfError
 from proxy.conf.values import Endpoint
 from proxy.functions._function import Functions
-from proxy.functions._handler import FunctionHandler
+from proxy.functions._target import FunctionTarget
 from proxy.functions.declared import read_functions
+from proxy.functions.directory import read_labels
 from proxy.functions.links import row_of
 from proxy.functions.table import peer_of
+from proxy.upstream._balance import Upstream
 from proxy.upstream.directives import DEFAULT_FIELDS
 from proxy.upstream.proxy_pass import Target
 from proxy.variables._variables import compile as compile_text
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
+    from proxy.functions.directory import Directory
     from proxy.upstream._settings import ProxySettings
     from proxy.upstream.freeze import Upstreams
 
@@ -29,7 +32,12 @@ FIELDS = {
     "X-Forwarded-Host": "$host$is_request_port$request_port",
     "X-Call-Id": "$call_id",
     "X-Request-Id": "$function_request_id",
+    "X-Start-Time": "$function_start_time",
 }
+LABELS = "label:"
+BY_PATH = "path:"  # the name stands in the path, behind that of the location
+BY_ROUTES = "routes:"  # the location of function_routes
+NOBODY = Upstream(b"function")
 
 
 def declare_functions(model: Block) -> Functions:
@@ -41,23 +49,44 @@ def declare_functions(model: Block) -> Functions:
 
 
 def freeze_pass(
-    functions: Functions, block: Block, name: str, upstreams: Upstreams
-) -> tuple[FunctionHandler, ProxySettings]:
+    directory: Directory, block: Block, name: str, upstreams: Upstreams
+) -> tuple[FunctionTarget, ProxySettings]:
     """What function_pass means in this location: bodies stream both ways, upgrades pass.
 
-    Raises ConfError for a function that nobody declared.
+    Raises ConfError for a function that nobody declared, where the API cannot bring it later.
     """
-    function = functions.find_name(str(name))
-    if function is None:
-        raise ConfError(name, f'function "{name}" is not declared')  # type: ignore[arg-type]
+    handler = target_of(directory, block, name)
     target = Target(f"http://{name}", False, Endpoint(name, 80), False, "", name, "80")
-    s = upstreams.freeze_proxy(block, target, function.versions[0].upstream)
+    s = upstreams.freeze_proxy(block, target, NOBODY)
     s.is_buffered = block.get("proxy_buffering") if block.has("proxy_buffering") else False
     if not block.has("proxy_request_buffering"):
         s.is_request_buffered = False
     s.passes_upgrade = True
     s.set_fields(fields(block))
-    return FunctionHandler(function), s
+    return handler, s
+
+
+def target_of(directory: Directory, block: Block, name: str) -> FunctionTarget:
+    """Whom `function_pass name` means. Raises ConfError."""
+    functions, text = directory.functions, str(name)
+    if text.startswith(LABELS):
+        try:
+            labels = read_labels(text.removeprefix(LABELS))
+        except ValueError as error:
+            raise ConfError(name, f'{error} in "function_pass"') from None  # type: ignore[arg-type]
+        return FunctionTarget("labels", text, functions, selection=directory.select(labels))
+    if text == BY_PATH:
+        key = block.value if block.name == "location" else None
+        if key is None or key.is_regex or key.modifier == "@":
+            raise ConfError(name, f'"{BY_PATH}" wants a location that is a prefix')  # type: ignore[arg-type]
+        return FunctionTarget("path", text, functions, prefix_n=len(key.pattern.encode()))
+    if text == BY_ROUTES:
+        return FunctionTarget("routes", text, functions)
+    if "$" in text:
+        return FunctionTarget("text", text, functions, text=compile_text(text, block))
+    if functions.find_name(text) is None and not directory.is_open:
+        raise ConfError(name, f'function "{name}" is not declared')  # type: ignore[arg-type]
+    return FunctionTarget("name", text, functions)
 
 
 def fields(block: Block) -> list[tuple[bytes, Any]]:

@@ -13,8 +13,8 @@ from proxy.conf.inherit import Block
 from proxy.conf.parser import read_inside
 
 CONTROLLER = "/headrace-controller"  # stands for the controller's socket, wherever it lies
-TO_CONTROLLER = """
-    proxy_pass http://unix:/headrace-controller:;
+TO_CONTROLLER = f"""
+    proxy_pass http://unix:{CONTROLLER}:;
     proxy_http_version 1.1;
     proxy_buffering off;
     proxy_request_buffering off;
@@ -25,12 +25,12 @@ TO_CONTROLLER = """
     proxy_set_header X-Call-Id $call_id;
 """
 # Bodies: a deployment or a secret is small, how large a call may be the queue says itself.
-API = (
-    "location ^~ /function/ { function_pass path:; }\n"
-    "location ^~ /system/ { client_max_body_size 2m; proxy_read_timeout 1h; %(pass)s }\n"
-    "location ^~ /async-function/ { client_max_body_size 0; %(pass)s }\n"
-    "location = /healthz { client_max_body_size 1k; %(pass)s }\n"
-) % {"pass": TO_CONTROLLER}
+API = f"""
+    location ^~ /function/ {{ function_pass path:; }}
+    location ^~ /system/ {{ client_max_body_size 2m; proxy_read_timeout 1h; {TO_CONTROLLER} }}
+    location ^~ /async-function/ {{ client_max_body_size 0; {TO_CONTROLLER} }}
+    location = /healthz {{ client_max_body_size 1k; {TO_CONTROLLER} }}
+"""
 # Whoever gets here comes with root's or the gateway's own rights; the client's limits were
 # applied when it called.
 INTERNAL = """
@@ -51,6 +51,12 @@ SHARED = ("client_body_temp_path", "proxy_temp_path")  # the folders that were m
 def api_locations(server: Block) -> Block:
     """The hidden locations of a server with `openfaas_api on`."""
     return read_inside(server, API, "openfaas_api")
+
+
+def route_location(server: Block) -> Block:
+    """Where requests go that a function's route has: its settings are the server's."""
+    text = "location function_routes { function_pass routes:; }"
+    return read_inside(server, text, "function_routes").blocks[0]
 
 
 def internal_server(http: Block) -> Block:

@@ -25,6 +25,9 @@ cdef class Tree:
     cdef list patterns                  # regexes in conf order, and beside them
     cdef list pattern_trees             # their Trees
     cdef dict named                     # "@name" -> Tree, on the server's level
+    # on the server's level, with function_routes: FunctionRoutes, and the settings of who is found
+    cdef public object function_routes
+    cdef public object function_settings
 
 
 # The settings for a URI, borrowed from t; *how is a FoundHow. NULL: a regex ran into its
