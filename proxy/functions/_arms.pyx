@@ -150,11 +150,12 @@ cdef class Arms:
 
     cdef uint32_t free_place(self, int arm) noexcept:
         """A place of this arm for a client that is new; spread over all that it has."""
-        cdef int i
-        for i in range(PLACES):
+        cdef int left = PLACES
+        while left:
             self.cursor = (self.cursor + STRIDE) % PLACES
             if self.places == NULL or self.places[self.cursor] == arm:
                 break
+            left -= 1
         return self.cursor
 
     cdef int find_tag(self, Str tag) noexcept:

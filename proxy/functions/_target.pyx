@@ -40,17 +40,17 @@ cdef class Selection:
 
 @final
 cdef class FunctionTarget:
-    """kind: name, text, labels, path, routes; selection and text as they are needed.
+    """kind: name, text, labels, path, routes; selection and template as they are needed.
 
     prefix_n: the bytes of the location's name that a path begins with.
     """
 
     def __init__(self, str kind not None, str name not None, Functions functions not None,
-                 Template text=None, Selection selection=None, uint32_t prefix_n=0):
+                 Template template=None, Selection selection=None, uint32_t prefix_n=0):
         self.kind = KINDS[kind]
         self.name = name.encode()
         self.functions = functions
-        self.text = text
+        self.text = template
         self.selection = selection
         self.prefix_n = prefix_n
         if self.kind == T_NAME:

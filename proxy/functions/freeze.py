@@ -83,7 +83,7 @@ def target_of(directory: Directory, block: Block, name: str) -> FunctionTarget:
     if text == BY_ROUTES:
         return FunctionTarget("routes", text, functions)
     if "$" in text:
-        return FunctionTarget("text", text, functions, text=compile_text(text, block))
+        return FunctionTarget("text", text, functions, template=compile_text(text, block))
     if functions.find_name(text) is None and not directory.is_open:
         raise ConfError(name, f'function "{name}" is not declared')  # type: ignore[arg-type]
     return FunctionTarget("name", text, functions)

@@ -8,7 +8,6 @@ from proxy.base.span cimport Str
 from proxy.routing._radix cimport Radix
 
 
-
 cdef class Level:
     cdef readonly int priority
     cdef Radix exact      # host -> Radix of paths
