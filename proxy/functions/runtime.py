@@ -26,6 +26,7 @@ import json
 import os
 import re
 import resource
+import select
 import signal
 import socket
 import traceback
@@ -37,10 +38,10 @@ from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 HEAD_BYTES = 64 * 1024
 BODY_BYTES = int(os.environ.get("MAX_BODY_BYTES", 64 << 20))  # of a body that must be whole
 PIECE_BYTES = 64 * 1024
-THREADS = int(os.environ.get("THREADS", 32))
 MOST_CONNECTIONS = 1024
 KINDS = ("fork", "openwhisk", "lambda")  # each a file beside this one
 CHANNEL_FD = 3
+MOST_DEATHS = 20  # of spare replicas, one after the other
 ORDER_BYTES = 256 * 1024
 IDLE_S = 75.0  # the gateway closes after 4 s; a peer that does not is not waited for
 
@@ -604,12 +605,44 @@ def prepare(words):
     return lambda pool: kind(call, pool)
 
 
-async def serve(make):
+class Stage:
+    """Where an application is served: the loop and the threads."""
+
+    def __init__(self):
+        self.loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self.loop)
+        self.pool = ThreadPoolExecutor(int(os.environ.get("THREADS", 32)))
+
+    def rehearse(self):
+        """Serve one request to nobody: what the first one would have to wait for is there then."""
+        reader = asyncio.StreamReader(limit=HEAD_BYTES, loop=self.loop)
+        reader.feed_data(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        reader.feed_eof()
+        server = Server(Handler(lambda event, context: "", self.pool))
+        self.loop.run_until_complete(server.serve(reader, Nobody()))
+
+    def run(self, make):
+        self.loop.run_until_complete(serve(make, self.pool))
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.close()
+
+
+class Nobody:
+    def write(self, data):
+        pass
+
+    def close(self):
+        pass
+
+    async def drain(self):
+        pass
+
+
+async def serve(make, pool):
     """Answer on $SOCKET until TERM or INT."""
     path = os.environ["SOCKET"]
     loop = asyncio.get_running_loop()
     is_over = asyncio.Event()
-    pool = ThreadPoolExecutor(THREADS)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, is_over.set)
     app = make(pool)
@@ -656,7 +689,8 @@ def last_line(error):
 
 
 def zygote(words):
-    """Fork a replica for each order; in a replica: the maker of its application."""
+    """Keep one spare replica that waits for its order; in a replica: (maker of the application,
+    stage)."""
     channel = socket.socket(fileno=CHANNEL_FD)
     os.set_inheritable(CHANNEL_FD, False)
     make = None
@@ -674,36 +708,74 @@ def zygote(words):
     gc.collect()
     gc.freeze()  # else a collection in a replica would copy all pages
     tell(channel, "ready")
+    deaths = 0
+    while deaths < MOST_DEATHS:
+        taken, take = os.pipe()
+        if is_replica(channel):
+            os.close(taken)
+            return wait_order(channel, take, make)
+        os.close(take)
+        if os.read(taken, 1):
+            deaths = 0
+        else:  # it died, or the gateway did
+            deaths += 1
+            if is_over(channel, 0.05 * deaths):
+                break
+        os.close(taken)
+    os._exit(0)
+
+
+def is_over(channel, wait_s):
+    poll = select.poll()
+    poll.register(channel, 0)
+    return bool(poll.poll(wait_s * 1000))
+
+
+def is_replica(channel):
+    """Fork twice, so that the replica's parent is the zygote's own. True in the replica. When there
+    can be no process, the next order is refused."""
     while True:
-        data, fds, _, _ = socket.recv_fds(channel, ORDER_BYTES, 3)
-        if not data:
+        try:
+            pid = os.fork()
+            if pid:
+                if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+                    raise BlockingIOError("Resource temporarily unavailable")
+                return False
+        except OSError as error:
+            data, fds, _, _ = socket.recv_fds(channel, ORDER_BYTES, 3)
+            if not data:
+                os._exit(0)
+            for fd in fds:
+                os.close(fd)
+            tell(channel, "stillborn", str(error), id=json.loads(data)["id"])
+            continue
+        try:
+            pid = os.fork()
+        except OSError:
+            os._exit(1)
+        if pid:
             os._exit(0)
-        order = json.loads(data)
-        if is_replica(channel, order["id"]):
-            become(channel, order, fds)
-            return make or prepare(order["words"])
-        for fd in fds:
-            os.close(fd)
+        return True
 
 
-def is_replica(channel, id):
-    """Fork twice, so that the replica's parent is the zygote's own. True in the replica."""
-    try:
-        pid = os.fork()
-    except OSError as error:
-        tell(channel, "stillborn", str(error), id=id)
-        return False
-    if pid:
-        os.waitpid(pid, 0)
-        return False
-    try:
-        pid = os.fork()
-    except OSError as error:
-        tell(channel, "stillborn", str(error), id=id)
-        os._exit(1)
-    if pid:
+def wait_order(channel, take, make):
+    """In a spare replica: warm up, unless somebody waits; then become what the order says."""
+    stage = None
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    if not poll.poll(0):
+        stage = Stage()
+        stage.rehearse()
+    data, fds, _, _ = socket.recv_fds(channel, ORDER_BYTES, 3)
+    if not data:
         os._exit(0)
-    return True
+    os.write(take, b"x")
+    os.close(take)
+    order = json.loads(data)
+    become(channel, order, fds)
+    if stage is None or "THREADS" in order.get("env", {}):
+        stage = Stage()
+    return make or prepare(order["words"]), stage
 
 
 def become(channel, order, fds):
@@ -733,6 +805,13 @@ def become(channel, order, fds):
         sys.modules["numpy.random"].seed()
 
 
+def main(words):
+    if words[0] == "zygote":
+        make, stage = zygote(words[1:])
+    else:
+        make, stage = prepare(words), Stage()
+    stage.run(make)
+
+
 if __name__ == "__main__":
-    is_zygote = sys.argv[1] == "zygote"
-    asyncio.run(serve(zygote(sys.argv[2:]) if is_zygote else prepare(sys.argv[1:])))
+    main(sys.argv[1:])

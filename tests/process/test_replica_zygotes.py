@@ -153,7 +153,7 @@ def test_an_import_that_cannot_be_forked(
 def test_forks_of_a_zygote_that_ends_fail(replicas: Replicas, app: Path):
     controller = Controller(replicas)
     hatch(controller, app, "handle")
-    os.kill(replicas._by_id["z"].pid, signal.SIGSTOP)
+    os.killpg(replicas._by_id["z"].pid, signal.SIGSTOP)
     controller.order(op="fork", id="a", zygote="z", env={"SOCKET": "/x"})
     controller.order(op="fork", id="b", zygote="z", env={"SOCKET": "/x"})
     controller.order(op="fork", id="c", zygote="none")
@@ -169,12 +169,12 @@ def test_what_was_called_back_is_not_born(replicas: Replicas, app: Path):
     controller = Controller(replicas)
     hatch(controller, app, "handle")
     pid = replicas._by_id["z"].pid
-    os.kill(pid, signal.SIGSTOP)
+    os.killpg(pid, signal.SIGSTOP)
     for id in "ab":
         controller.order(op="fork", id=id, zygote="z", env={"SOCKET": f"{app.parent}/{id}"})
     controller.order(op="signal", id="a", signal=15)
     controller.hear("failed")
-    os.kill(pid, signal.SIGCONT)
+    os.killpg(pid, signal.SIGCONT)
     assert controller.hear("started")["id"] == "b"
     assert set(replicas._by_id) == {"z", "b"}
 
