@@ -14,7 +14,7 @@ from nats.js.errors import NotFoundError
 
 from proxy.functions.queue.callback import DELIVERED
 from proxy.functions.queue.calls import DONE, Result
-from proxy.functions.queue.pulls import LOST, PAUSE_S, PULL_S
+from proxy.functions.queue.pulls import LOST, PAUSE_S, PULL_S, is_cancelled
 from proxy.functions.queue.streams import ACK_WAIT_S, MOST_UNACKED, unpack_call, unpack_ended
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Errands:
     async def _work(self, stream: str, most: int, handle: Handle) -> None:
         """One durable consumer's messages, forever."""
         source: JetStreamContext.PullSubscription | None = None
-        while True:
+        while not is_cancelled():
             try:
                 if source is None:
                     config = ConsumerConfig(

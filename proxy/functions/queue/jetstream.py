@@ -87,6 +87,7 @@ class JetStreamQueue:
         self.errands = Errands(self)
         self._consumers: dict[str, int] = {}  # function → max_deliver, of those made or changed
         self._hinted: dict[str, float] = {}
+        self._is_away = False
         self._waiting = 0
         self._waiting_bytes = 0
 
@@ -101,6 +102,7 @@ class JetStreamQueue:
             reconnect_time_wait=1,
             allow_reconnect=True,
             error_cb=self._on_error,
+            reconnected_cb=self._on_reconnected,
         )
         try:
             self.js = self.nc.jetstream(timeout=ANSWER_S)
@@ -123,7 +125,19 @@ class JetStreamQueue:
             await self.nc.close()
 
     async def _on_error(self, error: Exception) -> None:
-        self.runner.house.warn(f"NATS: {type(error).__name__}: {error}")
+        """While it is away each try to connect fails: that is told once."""
+        if self.nc.is_connected or not self._is_away:
+            self._is_away = not self.nc.is_connected
+            self.runner.house.warn(f"NATS: {type(error).__name__}: {error}")
+
+    async def _on_reconnected(self) -> None:
+        self._is_away = False
+        self.runner.house.notice("NATS: connected again")
+
+    def _check(self) -> None:
+        """Requests to a server that is away would only wait. Raises Refused."""
+        if not self.nc.is_connected:
+            raise Refused(503, "the NATS server is away", 5)
 
     async def _make_stream(self, fields: dict[str, Any]) -> None:
         try:
@@ -182,6 +196,7 @@ class JetStreamQueue:
         size = len(call.body)
         if size + len(call.pack()) + HEAD_ROOM > self.nc.max_payload:
             raise Refused(413, f"the NATS server takes messages of {self.nc.max_payload} bytes")
+        self._check()
         if self._waiting >= MOST_WAITING or self._waiting_bytes + size > MOST_WAITING_BYTES:
             raise Refused(503, "the queue is full", 5)
         self._waiting += 1
@@ -265,6 +280,7 @@ class JetStreamQueue:
     # -- cancelling -----------------------------------------------------------------------------
     async def cancel(self, id: str) -> str:
         """As with SQLite; a call that another gateway runs is told to it."""
+        self._check()
         try:
             message = await self._last(self.names.calls, self.names.any_call(id=id))
             if message is None:
@@ -293,6 +309,7 @@ class JetStreamQueue:
             return None
 
     async def find(self, id: str) -> Record | None:
+        self._check()
         try:
             for stream, subject in (
                 (self.names.results, self.names.result(id)),
@@ -319,6 +336,7 @@ class JetStreamQueue:
 
     async def listing(self, state: str, function: str, after: int, limit: int) -> Listing:
         """Those that wait first, then dead letters, then what has ended."""
+        self._check()
         streams = [
             (self.names.calls, self.names.any_call(function), (QUEUED, RUNNING)),
             (self.names.dead, self.names.any_letter(function), (DEAD,)),
@@ -360,6 +378,7 @@ class JetStreamQueue:
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """What waits and what is dead; results are not told apart by function."""
+        self._check()
         found: dict[str, dict[str, int]] = {}
 
         def row(function: str) -> dict[str, int]:
@@ -382,6 +401,7 @@ class JetStreamQueue:
         return found
 
     async def replay(self, id: str) -> bool:
+        self._check()
         try:
             message = await self._last(self.names.dead, self.names.any_letter(id=id))
             if message is None:
@@ -399,6 +419,7 @@ class JetStreamQueue:
             raise unreachable(error) from None
 
     async def forget(self, id: str) -> bool:
+        self._check()
         is_gone = False
         try:
             for stream, subject in (

@@ -113,7 +113,7 @@ class Pulls:
         source: JetStreamContext.PullSubscription | None = None
         last_s = time.monotonic()
         try:
-            while True:
+            while not is_cancelled():
                 try:
                     if source is None:
                         source = await queue.open_consumer(function)
@@ -194,3 +194,9 @@ class Pulls:
         if it.call.attempts + 1 >= retry.attempts:
             return Outcome(DEAD, why)
         return Outcome(QUEUED, why, retry.min_wait_ms)
+
+
+def is_cancelled() -> bool:
+    """Is this task to end? The client's `fetch` makes a time-out of a cancellation."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -82,7 +82,7 @@ class Server:
     async def _on_client(self, reader, writer) -> None:
         self.connections += 1
         state = h11.Connection(h11.SERVER)
-        with contextlib.suppress(OSError, h11.RemoteProtocolError):
+        with contextlib.suppress(OSError, h11.RemoteProtocolError, asyncio.CancelledError):
             while await self._serve(state, reader, writer):
                 state.start_next_cycle()
         writer.close()

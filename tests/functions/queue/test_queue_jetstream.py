@@ -251,22 +251,24 @@ def test_calls_are_cancelled_waiting_or_running_here_or_there(url: str) -> None:
 
     async def main() -> None:
         one = {"f": {"headrace.io/async-parallelism": "1"}}
-        async with Server(hang) as server:
-            async with opened(House(server.address, **one), url) as queue:
-                async with opened(House(), url) as other:  # it knows no function, so it runs none
-                    ids = []
-                    for _ in range(3):
-                        ids.append(await queue.accept(call(), is_idempotent=False))
-                        await until(lambda: server.asked)
-                    assert await queue.cancel(ids[2]) == "cancelled"
-                    assert await queue.cancel(ids[0]) == "cancelled"
-                    await until(lambda: len(server.asked) == 2)
-                    assert await other.cancel(ids[1]) == "cancelled"
-                    await until(lambda: not queue.pulls.active)
-                    for id in ids:
-                        assert (await other.find(id)).state == "cancelled"
-                    assert await other.cancel("nobody-knows-this") == ""
-                    assert len(server.asked) == 2
+        async with (
+            Server(hang) as server,
+            opened(House(server.address, **one), url) as queue,
+            opened(House(), url) as other,  # it knows no function, so it is sent no hint
+        ):
+            ids = []
+            for _ in range(3):
+                ids.append(await queue.accept(call(), is_idempotent=False))
+                await until(lambda: server.asked)
+            assert await queue.cancel(ids[2]) == "cancelled"
+            assert await queue.cancel(ids[0]) == "cancelled"
+            await until(lambda: len(server.asked) == 2)
+            assert await other.cancel(ids[1]) == "cancelled"
+            await until(lambda: not queue.pulls.active)
+            for id in ids:
+                assert (await other.find(id)).state == "cancelled"
+            assert await other.cancel("nobody-knows-this") == ""
+            assert len(server.asked) == 2
 
     asyncio.run(main())
 
@@ -339,19 +341,22 @@ def test_callbacks_are_delivered_and_tried_again(
         return Said(next(statuses))
 
     async def main() -> None:
-        async with Server(echo) as server, Server(hear) as heard:
-            async with opened(House(server.address, f=FAST), url) as queue:
-                it = call(callback=f"http://{heard.address}/hook", body=b"x")
-                id = await queue.accept(it, is_idempotent=False)
+        async with (
+            Server(echo) as server,
+            Server(hear) as heard,
+            opened(House(server.address, f=FAST), url) as queue,
+        ):
+            it = call(callback=f"http://{heard.address}/hook", body=b"x")
+            id = await queue.accept(it, is_idempotent=False)
 
-                async def is_delivered() -> bool:
-                    record = await queue.find(id)
-                    return record is not None and record.callback_state == "delivered"
+            async def is_delivered() -> bool:
+                record = await queue.find(id)
+                return record is not None and record.callback_state == "delivered"
 
-                await until(is_delivered)
-                assert [it.body for it in heard.asked] == [b"X", b"X"]
-                assert heard.asked[1].headers["x-function-status"] == "201"
-                assert heard.asked[1].id == id
+            await until(is_delivered)
+            assert [it.body for it in heard.asked] == [b"X", b"X"]
+            assert heard.asked[1].headers["x-function-status"] == "201"
+            assert heard.asked[1].id == id
 
     asyncio.run(main())
 
@@ -390,7 +395,11 @@ def test_a_full_stream_is_told(url: str) -> None:
     asyncio.run(main())
 
 
-def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
+def test_a_server_that_is_killed_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("jetstream", "pulls", "errands"):
+        monkeypatch.setattr(f"proxy.functions.queue.{module}.ACK_WAIT_S", 1.0)
     nats = Nats(tmp_path / "nats").start()
     gate = asyncio.Event()
 
@@ -405,6 +414,7 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
                 ids = [await queue.accept(call(), is_idempotent=False) for _ in range(30)]
                 await until(lambda: server.asked)
                 nats.stop(kill=True)
+                await until(lambda: not queue.nc.is_connected)
                 with pytest.raises(Refused) as refused:
                     await queue.accept(call(), is_idempotent=False)
                 assert refused.value.status == 503
@@ -415,6 +425,7 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
                 await until(lambda: {it.id for it in server.asked} >= set(ids), 60)
                 await until(lambda: has_state(queue, ids[-1], "done"), 60)
                 assert await queue.accept(call(), is_idempotent=False)
+                assert sum("NATS" in it for it in house.said) <= 4
 
     try:
         asyncio.run(main())
