@@ -43,6 +43,7 @@ KINDS = ("fork", "openwhisk", "lambda")  # each a file beside this one
 CHANNEL_FD = 3
 MOST_DEATHS = 20  # of spare replicas, one after the other
 ORDER_BYTES = 256 * 1024
+DROP_S = 5.0  # for a body that nobody reads
 IDLE_S = 75.0  # the gateway closes after 4 s; a peer that does not is not waited for
 
 
@@ -160,6 +161,12 @@ class Request:
             elif await self.reader.readexactly(2) != b"\r\n":
                 raise BadRequest(400, "bad chunk")
         return data
+
+    async def drop(self, writer):
+        """Read the rest of the body for nobody."""
+        self.expects = False
+        while await self.piece(writer):
+            pass
 
     async def body(self, writer):
         """The body, whole."""
@@ -502,6 +509,9 @@ class Server:
             answer = Answer(request, writer)
             await self.app.answer(request, answer)
             await writer.drain()
+            if not request.is_read:  # closed with a body unread, the answer could be lost
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(request.drop(writer), DROP_S)
             return request.keep_alive and request.is_read
         except BadRequest as error:
             status, text = error.status, str(error)

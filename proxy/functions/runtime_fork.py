@@ -45,7 +45,9 @@ class Fork:
         self.most = int(env.get("max_inflight", 0))
         self.count = 0
         if sys.version_info < (3, 12) and hasattr(os, "pidfd_open"):
-            asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
+            watcher = asyncio.PidfdChildWatcher()
+            watcher.attach_loop(asyncio.get_running_loop())
+            asyncio.set_child_watcher(watcher)
 
     async def answer(self, request, answer):
         if self.most and self.count >= self.most:

@@ -250,7 +250,8 @@ def event_of(request, body):
                 "userAgent": headers.get("user-agent", ""),
             },
             "requestId": headers.get("x-call-id") or str(uuid.uuid4()), "routeKey": "$default",
-            "stage": "$default", "time": time.strftime(CLOCK, time.gmtime(now)), "timeEpoch": int(now * 1000),
+            "stage": "$default", "time": time.strftime(CLOCK, time.gmtime(now)),
+            "timeEpoch": int(now * 1000),
         },
         "isBase64Encoded": bool(body) and not is_text,
     }  # fmt: skip
