@@ -32,7 +32,8 @@ from proxy.content._files cimport answer_file, cut_ranges, try_files
 from proxy.content._redirect cimport complete_location, redirect_to_folder
 from proxy.content._settings cimport ContentSettings, type_of
 from proxy.content._ssi cimport SsiSettings, begin_ssi
-from proxy.engine._link cimport Link
+from proxy.engine._accept cimport Acceptor
+from proxy.engine._link cimport READ_BYTES, Link, read_buffer
 from proxy.engine._tls cimport Door, Session, Tls, begin_client, begin_server, plain
 from proxy.engine._tls_context cimport ServerTls
 from proxy.engine._wheel cimport Timed, Wheel, set_deadline
@@ -71,10 +72,7 @@ from proxy.wire._h1 cimport (
 from proxy.wire._h1answer cimport frame_answer, write_answer_head, write_trailers
 from proxy.wire._proxy_protocol cimport PROXY_HEADER_MAX, ProxyHeader, read_proxy_header
 
-from socket import (
-    AF_UNIX, IPPROTO_TCP, SO_ERROR, SO_KEEPALIVE, SO_REUSEADDR, SOCK_CLOEXEC, SOCK_NONBLOCK,
-    SOCK_STREAM, SOL_SOCKET, TCP_NODELAY, socket as new_socket,
-)
+from _socket import SO_REUSEADDR, socket as borrow_socket
 
 from proxy.faults import TABLE as FAULTS
 
@@ -82,9 +80,26 @@ cdef extern from "<string.h>" nogil:
     void* memmem(const void*, size_t, const void*, size_t)
 
 cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        AF_UNIX
+        SO_KEEPALIVE
+        SOCK_CLOEXEC
+        SOCK_NONBLOCK
+        SOCK_STREAM
+        SOL_SOCKET
     struct sockaddr:
         pass
     int connect(int, const sockaddr*, unsigned int)
+    int c_socket "socket"(int, int, int)
+    int setsockopt(int, int, int, const void*, unsigned int)
+
+cdef extern from "<netinet/in.h>" nogil:
+    enum:
+        IPPROTO_TCP
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    enum:
+        TCP_NODELAY
 
 cdef extern from "<sys/sendfile.h>" nogil:
     ssize_t sendfile(int, int, int64_t*, size_t)
@@ -99,10 +114,7 @@ cdef extern from *:
     """
     void poison(void*, size_t) noexcept
 
-SOL_SOCKET_PY = SOL_SOCKET
-
 cdef enum:
-    READ_BYTES = 256 * 1024       # the shared read buffer
     OUT_BYTES = 128 * 1024        # heads and small pieces on their way out
     SMALL_BYTES = 4096            # copied behind a head rather than written beside it
     TRAILER_BYTES = 16 * 1024

@@ -7,13 +7,13 @@ import contextlib
 import gc
 import os
 import resource
-import socket
 from typing import TYPE_CHECKING
 
 import uvloop
 
 from proxy import plan
 from proxy._fastpath import Worker
+from proxy.engine._watch import attach, detach
 from proxy.functions.table import Table
 from proxy.observe.error_log import WARN
 from proxy.process import seat as orders
@@ -33,7 +33,8 @@ class Serving:
         self.seat = seat
         self.loop = uvloop.new_event_loop()
         self.worker = Worker(self.loop)
-        self.servers: list = []
+        self.is_accepting = False
+        attach(self.loop)
         self.accepting: list = []
         self.worker.max_connections = connections_of(model)
         self.worker.on_full, self.worker.on_room = self.on_full, self.on_room
@@ -45,7 +46,7 @@ class Serving:
         self.logs.open(self.loop.call_later, self.seat.error_log)
         self.worker.count_in(made.numbers.counters)
         self.loop.run_until_complete(self.follow_functions(made))
-        self.loop.run_until_complete(self.open(made))
+        self.open(made)
         self.follow_names(made)
         self.loop.add_reader(self.seat.control_fd, self.on_order)
         gc.collect()
@@ -55,6 +56,7 @@ class Serving:
             self.loop.run_forever()
         finally:
             self.logs.close()
+            detach()
             self.loop.close()
 
     async def follow_functions(self, made: plan.Plan) -> None:
@@ -67,38 +69,34 @@ class Serving:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(table.is_whole.wait(), TABLE_LIMIT_S)
 
-    async def open(self, made: plan.Plan) -> None:
+    def open(self, made: plan.Plan) -> None:
         """Accept on every address of the seat that the plan knows."""
         for key, fd in self.seat.listeners:
             listener = made.listeners.get(key)
             if listener is not None:  # else a socket to be emptied: its address is no more
                 self.accepting.append((listener, fd))
-        await self.accept()
+        self.accept()
 
-    async def accept(self) -> None:
+    def accept(self) -> None:
         for listener, fd in self.accepting:
-            sock = socket.socket(fileno=os.dup(fd))  # a pause closes this one, not the seat's
-            self.servers.append(
-                await self.loop.create_server(
-                    self.worker.accept(listener), sock=sock
-                )
-            )
+            self.worker.accept(listener, os.dup(fd))  # a pause closes this one, not the seat's
+        self.is_accepting = True
 
     def on_full(self) -> None:
         """worker_connections are reached: new clients wait in the sockets' own queues."""
         self.seat.error_log.write(
             WARN, f"{self.worker.max_connections} worker_connections are not enough"
         )
-        self.close_servers()
+        self.stop_accepting()
 
     def on_room(self) -> None:
-        if not self.servers:
-            self.task = self.loop.create_task(self.accept())
+        if not self.is_accepting:
+            self.accept()
 
-    def close_servers(self) -> None:
-        for server in self.servers:
-            server.close()
-        self.servers.clear()
+    def stop_accepting(self) -> None:
+        self.is_accepting = False
+        for listener, _ in self.accepting:
+            listener.close()
 
     def follow_names(self, made: plan.Plan) -> None:
         """Keep the peers of `server NAME resolve` what the name servers say."""
@@ -118,7 +116,7 @@ class Serving:
                 self.logs.reopen()
 
     def quit(self) -> None:
-        self.close_servers()
+        self.stop_accepting()
         self.worker.on_empty = self.loop.stop
         self.worker.quit()
 

@@ -12,15 +12,28 @@ cdef enum ClientState:
 
 
 @final
-cdef class Listener:
+cdef class Listener(Acceptor):
     """One listen address as the workers see it."""
+    cdef public Worker w
     cdef public object key            # as process/ names it
     cdef public Names names
     cdef public Server default_server
     cdef public bint is_tls
     cdef public bint is_proxied       # proxy_protocol: a PROXY header comes first
     cdef public Door tls              # None: plain
-    cdef public object factory
+
+    cdef void on_accepted(self, int fd, const void* address) noexcept:
+        cdef ClientH1 c = ClientH1.__new__(ClientH1)
+        c.w = self.w
+        c.listener = self
+        if self.tls is not None:
+            try:
+                c.tls = begin_server(self.tls)
+            except MemoryError:
+                c_close(fd)
+                return
+        if c.open(fd) == 0:
+            c.begin(address)
 
 
 cdef bint may_keep(ClientH1 c, Request r) noexcept:
@@ -137,7 +150,7 @@ cdef class H1Stream(Stream):
             return INTERNAL
         if errno == EINTR:
             return 0
-        # a full socket: what is read and written instead waits in the transport
+        # a full socket: what is read and written instead waits in the Link
         return CLIENT_GONE if errno == EPIPE or errno == ECONNRESET else NOT_IMPLEMENTED
 
     cdef int send_end(self, Request r) noexcept:
@@ -283,9 +296,8 @@ cdef class ClientH1(Link):
     def __dealloc__(self):
         free(self.held)
 
-    cdef void on_made(self) noexcept:
+    cdef void begin(self, const void* address) noexcept:
         cdef Worker w = self.w
-        tick()
         w.n_accepted += 1
         w.stats.accepted += 1
         w.stats.handled += 1
@@ -295,7 +307,7 @@ cdef class ClientH1(Link):
         self.client.serial = w.next_serial()
         self.client.is_tls = not self.is_plain
         self.client.accepted_ms = clock.now_ms
-        self.client.open(self.fd)
+        self.client.open(self.fd, address)
         self.client.tls = self.tls
         self.is_unannounced = self.listener.is_proxied
         w.add_client(self)
@@ -303,17 +315,16 @@ cdef class ClientH1(Link):
 
     # ---------------------------------------------------------------- bytes in
 
-    def buffer_updated(self, Py_ssize_t n):
-        cdef Worker w = self.w
+    cdef void on_bytes(self, uint32_t n) noexcept:
         tick()
         if self.is_unannounced:
-            self.take_announced(w.buf, <uint32_t>n)
+            self.take_announced(read_buffer, n)
         elif self.tls is None:
-            self.take(w.buf, <uint32_t>n)
+            self.take(read_buffer, n)
         else:
-            self.take_sealed(w.buf, <uint32_t>n)
-        w.settle()
-        poison(w.buf, <size_t>n)
+            self.take_sealed(read_buffer, n)
+        self.w.settle()
+        poison(read_buffer, n)
 
     cdef void take_announced(self, char* p, uint32_t n) noexcept:
         """The PROXY header first, whole, then what came behind it."""
@@ -733,7 +744,7 @@ cdef class ClientH1(Link):
     cdef void close(self) noexcept:
         """What was written still goes out, if the client takes it in time."""
         Link.close(self)
-        if self.is_blocked and self.transport is not None:
+        if self.rest != NULL and self.fd >= 0:
             set_deadline(self.w.wheel, self, clock.now_ms + CLOSE_MS)
 
     cdef void cut(self) noexcept:

@@ -219,12 +219,12 @@ cdef class Splice(Timed):
         cdef ssize_t n
         cdef int rc = 0
         while self.in_pipe and rc == 0:
-            n = c_read(self.ends[0], self.w.buf, READ_BYTES)
+            n = c_read(self.ends[0], read_buffer, READ_BYTES)
             if n <= 0:
                 rc = INTERNAL
                 break
             self.in_pipe -= <size_t>n
-            rc = q.put(self.w.buf, <size_t>n)
+            rc = q.put(read_buffer, <size_t>n)
         self.close()
         u.splice = None
         r.waiting = q

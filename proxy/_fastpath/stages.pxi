@@ -415,7 +415,6 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
         return GO
     conn = UpstreamH1.__new__(UpstreamH1)
     conn.w = w
-    conn.view = w.view
     conn.upstream = u
     conn.peer = p
     conn.s = s

@@ -29,8 +29,6 @@ cdef class UpstreamH1(Link):
     cdef ProxySettings s
     cdef ClientH1 tunnel
     cdef Splice splice            # moves a body at the moment, either way
-    cdef object sock              # while dialing
-    cdef object task
     cdef PyObject* peer_next      # idle chain of the peer
     cdef PyObject* peer_prev
     cdef PyObject* lru_newer      # idle chain of the upstream
@@ -62,67 +60,55 @@ cdef class UpstreamH1(Link):
     cdef int dial(self) noexcept:
         """Begin to connect. 0, or a fault at once."""
         cdef int fd
+        cdef int on = 1
+        cdef bytes address = self.peer.sockaddr
         self.w.n_upstreams += 1
         self.is_counted = True
-        cdef bytes address = self.peer.sockaddr
-        try:
-            self.sock = new_socket(self.peer.family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC)
-            fd = self.sock.fileno()
-            if self.peer.family != AF_UNIX:
-                self.sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-            if self.s.so_keepalive:
-                self.sock.setsockopt(SOL_SOCKET_PY, SO_KEEPALIVE, 1)
-            if self.s.bind is not None:
-                bind_to(self.sock, self.s.bind, self.r)
-        except OSError:
+        fd = c_socket(self.peer.family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+        if fd < 0:
+            report_connect(self.r, errno)
+            return UPSTREAM_REFUSED
+        if self.peer.family != AF_UNIX:
+            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(int))
+        if self.s.so_keepalive:
+            setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(int))
+        if self.s.bind is not None:
+            try:
+                bind_to(fd, self.s.bind, self.r)
+            except OSError:
+                c_close(fd)
+                return UPSTREAM_REFUSED
+        # EAGAIN: a Unix socket with a full backlog
+        if connect(fd, <const sockaddr*><const char*>address, <unsigned int>len(address)) != 0 and (
+                errno != EINPROGRESS):
+            report_connect(self.r, errno)
+            c_close(fd)
+            return UPSTREAM_REFUSED
+        if self.open_dialing(fd) != 0:
             return UPSTREAM_REFUSED
         set_deadline(self.w.wheel, self, clock.now_ms + self.s.connect_ms)
-        if connect(fd, <const sockaddr*><const char*>address, <unsigned int>len(address)) == 0:
-            self.open_transport()
-            return 0
-        if errno != EINPROGRESS and errno != EAGAIN:
-            report_connect(self.r, errno)
-            self.sock.close()
-            self.sock = None
-            return UPSTREAM_REFUSED
-        if errno == EAGAIN:                      # a Unix socket with a full backlog
-            report_connect(self.r, EAGAIN)
-            self.sock.close()
-            self.sock = None
-            return UPSTREAM_REFUSED
-        self.w.loop.add_writer(fd, self._on_connected)
         return 0
 
-    def _on_connected(self):
+    cdef void on_dialed(self, int error) noexcept:
         tick()
-        self.w.loop.remove_writer(self.sock.fileno())
-        error = self.sock.getsockopt(SOL_SOCKET_PY, SO_ERROR)
         if error:
             report_connect(self.r, error)
             self.lose(UPSTREAM_REFUSED)
+        elif not self.is_tls:
+            self.begin()
+        elif self.r is None:
+            self.drop()
         else:
-            self.open_transport()
+            try:
+                self.begin_tls(self.r)
+            except Exception as problem:
+                self.report_tls(str(problem).encode())
+                self.lose(UPSTREAM_REFUSED)
+            else:
+                self.is_plain = False
+                set_deadline(self.w.wheel, self, clock.now_ms + self.s.connect_ms)
+                self.unseal(NULL, 0)             # ClientHello
         self.w.settle()
-
-    cdef void open_transport(self) noexcept:
-        self.task = self.w.loop.create_task(open_transport(self, self.s, self.r))
-
-    def on_dial_failed(self):
-        tick()
-        self.task = None
-        if self.state == U_DIALING:
-            self.lose(UPSTREAM_REFUSED)
-        self.w.settle()
-
-    cdef void on_made(self) noexcept:
-        tick()
-        self.sock = None
-        self.task = None
-        if self.tls is not None and self.r is not None:
-            set_deadline(self.w.wheel, self, clock.now_ms + self.s.connect_ms)
-            self.unseal(NULL, 0)                 # ClientHello
-            return
-        self.begin()
 
     cdef void begin(self) noexcept:
         """Connected, and known to be the right one: the request may go."""
@@ -199,6 +185,9 @@ cdef class UpstreamH1(Link):
         self.written = 0
         self.is_last = self.s.version == 10
         self.is_ask_whole = False
+        # nginx paces by its buffers
+        self.most_bytes = self.s.head_bytes if (
+            self.s.limit_rate or self.s.limit_rate_text is not None) else 0
         n = write_request_head(self.s, r, w.ask + w.ask_n, OUT_BYTES - w.ask_n, &length)
         if n < 0:
             return n
@@ -246,19 +235,14 @@ cdef class UpstreamH1(Link):
 
     # ---------------------------------------------------------------- the answer comes
 
-    def get_buffer(self, hint):
-        if self.s.limit_rate or self.s.limit_rate_text is not None:
-            return self.w.view[:self.s.head_bytes]   # nginx paces by its buffers
-        return self.w.view
-
-    def buffer_updated(self, Py_ssize_t n):
+    cdef void on_bytes(self, uint32_t n) noexcept:
         tick()
         if self.tls is None:
-            self.take(self.w.buf, <uint32_t>n)
+            self.take(read_buffer, n)
         else:
-            self.take_sealed(self.w.buf, <uint32_t>n)
+            self.take_sealed(read_buffer, n)
         self.w.settle()
-        poison(self.w.buf, <size_t>n)
+        poison(read_buffer, n)
 
     cdef void take(self, char* p, uint32_t n) noexcept:
         cdef Request r = self.r
@@ -457,16 +441,6 @@ cdef class UpstreamH1(Link):
         self.state = U_OVER
         self.r = None
         self.forget_deadline()
-        if self.sock is not None:
-            if self.task is None:
-                try:
-                    self.w.loop.remove_writer(self.sock.fileno())
-                except (OSError, ValueError):
-                    pass
-                self.sock.close()
-            else:
-                self.task.cancel()
-            self.sock = None
         if self.is_blocked:                      # nobody would wait until it is taken
             self.abort()
         else:
@@ -618,16 +592,6 @@ cdef void keep_trailers(Request r, Chunked* c) noexcept:
         r.add_trailer(name_of(&h, &fields[i]), value_of(&h, &fields[i]))
 
 
-async def open_transport(UpstreamH1 u, ProxySettings s, Request r):
-    """Give the connected socket to the loop, with TLS where the conf says so."""
-    try:
-        if u.is_tls:
-            u.begin_tls(r)
-        await u.w.loop.create_connection(lambda: u, sock=u.sock)
-    except (OSError, EOFError):
-        u.on_dial_failed()
-
-
 cdef str template_text(Template t, Request r):
     cdef Str value
     if r is None or evaluate(t, r, &value) < 0:
@@ -635,10 +599,14 @@ cdef str template_text(Template t, Request r):
     return to_bytes(value).decode("latin-1")
 
 
-cdef bind_to(object sock, Template address, Request r):
+cdef bind_to(int fd, Template address, Request r):
     """proxy_bind: ADDRESS or ADDRESS:PORT. Raises OSError."""
+    sock = borrow_socket(fileno=fd)
     host, _, port = template_text(address, r).rpartition(":") if (
         template_text(address, r).count(":") == 1) else (template_text(address, r), "", "0")
-    if host:
-        sock.setsockopt(SOL_SOCKET_PY, SO_REUSEADDR, 1)
-        sock.bind((host.strip("[]"), int(port or 0)))
+    try:
+        if host:
+            sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+            sock.bind((host.strip("[]"), int(port or 0)))
+    finally:
+        sock.detach()

@@ -18,9 +18,7 @@ STAGES[<int>S_TELL] = NULL
 cdef class Worker(Conductor):
     cdef public object loop
     cdef public Wheel wheel
-    cdef char* buf                # the shared read buffer, READ_BYTES
-    cdef char* spilled            # a piece of a body from its file: `buf` may be in use
-    cdef public object view
+    cdef char* spilled            # a piece of a body from its file: read_buffer may be in use
     cdef char* out                # towards clients: what out_of has not written yet
     cdef size_t out_n
     cdef H1Stream out_of
@@ -49,7 +47,6 @@ cdef class Worker(Conductor):
     cdef bint is_full
 
     def __cinit__(self):
-        self.buf = <char*>malloc(READ_BYTES)
         self.spilled = <char*>malloc(READ_BYTES)
         self.out = <char*>malloc(OUT_BYTES + 64)
         self.ask = <char*>malloc(OUT_BYTES + 64)
@@ -58,34 +55,25 @@ cdef class Worker(Conductor):
         self.answer_fields = <Field*>malloc(self.cap_fields * sizeof(Field))
         self.free_requests = []
         self.stats = &nobody_counts
-        if (self.buf == NULL or self.spilled == NULL or self.out == NULL or self.ask == NULL
+        if (self.spilled == NULL or self.out == NULL or self.ask == NULL
                 or self.fields == NULL or self.answer_fields == NULL):
             raise MemoryError
 
     def __init__(self, loop):
         self.loop = loop
         self.wheel = Wheel(loop)
-        self.view = memoryview(<char[:READ_BYTES]>self.buf)
 
     def __dealloc__(self):
-        free(self.buf)
         free(self.spilled)
         free(self.out)
         free(self.ask)
         free(self.fields)
         free(self.answer_fields)
 
-    def accept(self, Listener listener not None):
-        """Protocol factory of a listener."""
-        def make():
-            cdef ClientH1 c = ClientH1.__new__(ClientH1)
-            c.w = self
-            c.view = self.view
-            c.listener = listener
-            if listener.tls is not None:
-                c.tls = begin_server(listener.tls)
-            return c
-        return make
+    def accept(self, Listener listener not None, int fd):
+        """Accept on `fd`, which is ours from now on. Raises OSError."""
+        listener.w = self
+        listener.open(fd, self.wheel)
 
     def count_in(self, Counters counters):
         """From now on requests are counted there."""

@@ -38,7 +38,7 @@ cdef class Client:
     cdef public object proxy_header      # bytes that the two Strs point into, or None
     cdef public object tls               # what $ssl_* read, or None
 
-    cdef int open(self, int fd) noexcept
+    cdef void open(self, int fd, const void* address) noexcept
     cdef Address* local_address(self) noexcept
     cdef int put_address(self, Str text) noexcept
 

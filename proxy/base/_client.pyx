@@ -135,22 +135,15 @@ cdef class Client:
         memset(&self.peer, 0, sizeof(Address))
         memset(&self.local, 0, sizeof(Address))
 
-    cdef int open(self, int fd) noexcept:
-        """A connection was accepted as `fd`: who is it? 0, or -1 when the kernel does not say
-        (it is gone already)."""
-        cdef sockaddr_storage a
-        cdef socklen_t n = sizeof(a)
+    cdef void open(self, int fd, const void* address) noexcept:
+        """A connection was accepted as `fd`; `address` is the sockaddr_storage it came from."""
         self.fd = fd
         self.has_local = 0
         self.requests = 0
         self.accepted_ms = clock.now_ms
         self.proxy_address.n = self.proxy_server_address.n = 0
-        memset(&a, 0, sizeof(a))
-        if getpeername(fd, <sockaddr*>&a, &n) != 0:
-            return -1
-        write_address(&a, &self.peer)
+        write_address(<const sockaddr_storage*>address, &self.peer)
         self.address = self.peer
-        return 0
 
     cdef Address* local_address(self) noexcept:
         """Our end of the connection; text_n is 0 when it cannot be known."""

