@@ -1,31 +1,44 @@
-"""The controller process: keeps the functions of the conf running and tells workers where.
+"""The controller process: keeps functions at their scale and tells workers where replicas are.
 
 It touches no request. When it dies the replicas go on, being the master's children; the next one
 adopts them by their ids. On its own orderly end it leaves them to the master, too.
+
+What it is made of: register.py (which functions there are), keeper.py (one version each),
+scaler.py (how many replicas), provider.py (who makes them), teller.py (what workers know),
+journal.py (what functions print), and, for whoever asks over HTTP, api/ and queue/.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 from proxy.conf.report import ConfError
 from proxy.functions.declared import read_functions
+from proxy.functions.journal import Journal
 from proxy.functions.keeper import READY, STARTING, Keeper, Replica
 from proxy.functions.links import Link
-from proxy.functions.zygotes import Zygotes, most_zygotes
+from proxy.functions.provider import Provider, find_provider
+from proxy.functions.providers.local import Local
+from proxy.functions.register import Register
+from proxy.functions.scaler import SWEEP_S, Scaler
+from proxy.functions.teller import Teller
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from proxy.conf.inherit import Block
+    from proxy.functions.http import Routes
     from proxy.functions.model import Function, Version
 
 ERROR, NOTICE, INFO = 4, 6, 7  # levels of the error log
 QUIT, TERMINATE, RELOAD = "q", "t", "h"  # orders of the master, see process/seat.py
 ADOPT_S = 1.0  # how long workers wait for the table while adopted replicas are looked at
+MOST_STARTING = 64  # replicas at once; the others take turns
 
 
 class Controller:
@@ -35,27 +48,38 @@ class Controller:
         self.model = model
         self.seat = seat
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-        self.processes: Zygotes
-        self.functions: dict[str, Function] = {}
+        self.register = Register(self.on_change)
         self.keepers: dict[str, Keeper] = {}
-        self.links: set[Link] = set()
-        self.is_settled = False  # the adopted ones were looked at: the table may be told
+        self.teller = Teller(self)
+        self.journal = Journal()
+        self.scaler = Scaler(
+            self.loop, open_counts(seat), self.keepers.get, self.notice, self._forget_if_idle
+        )
+        self.api: Any = None
+        self._providers: dict[type[Provider], Provider] = {}
+        self._routes: Routes | None = None
         self._is_listed = False
+        self._is_reborn = False
+        self._is_loading = False  # what comes was there before: who is needed by nobody sleeps on
         self._serial = 0
-        self._drains: dict[str, tuple[set[Link], asyncio.Event]] = {}
         self._adopted: list[Replica] = []
+        self._starting = 0
+        self._turns: deque[str] = deque()
 
     def run(self) -> None:
         """Until the master says to leave."""
         asyncio.set_event_loop(self.loop)
         try:
             if self.seat.replicas_fd >= 0:
-                fd = self.seat.replicas_fd
-                self.processes = Zygotes(self.loop, fd, self, self.notice, most_zygotes(self.model))
+                local = Local(self.loop, self)
+                self._providers[Local] = local
+                local.open(self.seat.replicas_fd, self.model, self.notice)
             self.loop.run_until_complete(self.open())
             self.loop.add_reader(self.seat.control_fd, self.on_order)
             self.seat.tell_ready()
+            self.loop.create_task(self.begin())
             self.loop.run_forever()
+            self.loop.run_until_complete(self.close())
         finally:
             self.loop.close()
 
@@ -63,8 +87,51 @@ class Controller:
         for _, fd in self.seat.listeners:
             sock = socket.socket(fileno=fd)
             sock.setblocking(False)
-            await self.loop.create_unix_server(lambda: Link(self), sock=sock)
+            await self.loop.create_unix_server(lambda: Link(self.teller, self._http), sock=sock)
 
+    async def begin(self) -> None:
+        """Adopt what runs, then start what lacks."""
+        stored = self.open_api()
+        functions = {it.key: it for it in stored} | self.declared()
+        local = self._providers.get(Local)
+        running = await local.find_running() if local is not None else []
+        self._is_reborn = bool(running) or self.seat.is_successor
+        for it in running:
+            replica = Replica(it.id, self._providers[Local])
+            self._serial = max(self._serial, replica.serial)
+            version = self._version(replica.key, functions)
+            keeper = self._keeper(replica.key)
+            if keeper.wanted is None and version is not None:
+                keeper.wanted, keeper.fingerprint = version, version.fingerprint
+            self._adopted.append(keeper.adopt(it, replica.provider))
+        if self._adopted:
+            self.notice(f"{len(self._adopted)} running replicas adopted")
+            self.loop.call_later(ADOPT_S, self.teller.settle)
+        self._is_listed = self._is_loading = True
+        self.register.put_all(stored)
+        self._is_loading = self._is_reborn
+        self.register.declare(self.declared())
+        self._is_loading = False
+        for key, keeper in list(self.keepers.items()):
+            if keeper.wanted is None or self._version(key, self.register.functions) is None:
+                keeper.want(None)
+            elif keeper.replicas:
+                self.scaler.watch(key, ready=keeper.desired)
+        self._prepare()
+        self.settle_if_seen()
+        self._sweep()
+
+    async def close(self) -> None:
+        for provider in self._providers.values():
+            await provider.close()
+        if self.api is not None:
+            await self.api.close()
+
+    def _sweep(self) -> None:
+        self.loop.call_later(SWEEP_S, self._sweep)
+        self.scaler.sweep(it.key for f in self.register.functions.values() for it in f.versions)
+
+    # -- the conf ---------------------------------------------------------------------------------
     def on_order(self) -> None:
         for order in self.seat.take_orders():
             if order in (QUIT, TERMINATE):
@@ -80,109 +147,156 @@ class Controller:
             self.warn(f"the controller keeps its conf: {error}")
             return
         if self._is_listed:
-            self.apply()
+            self.register.put_all(self.open_api())
+            self.register.declare(self.declared())
+            self._prepare()
 
-    def apply(self) -> None:
-        versions = self.versions()
-        for name in [*versions, *(self.keepers.keys() - versions.keys())]:
-            if name not in self.keepers:
-                self.keepers[name] = Keeper(name, self)
-                self.publish(name)
-            self.keepers[name].want(versions.get(name))
-        self.processes.most = most_zygotes(self.model)
-        self.processes.prepare(versions.values())
-        self.sweep()
+    def declared(self) -> dict[str, Function]:
+        """The functions of the conf as it is. One that cannot be read was checked by the master:
+        only a file that went meanwhile is to blame."""
+        try:
+            return read_functions(self.model)
+        except ConfError as error:
+            self.warn(f"the controller keeps its functions: {error}")
+            return self.register.declared
 
-    def versions(self) -> dict[str, Version]:
-        self.functions = read_functions(self.model)
-        return {it.key: it for function in self.functions.values() for it in function.versions}
+    def _prepare(self) -> None:
+        local = self._providers.get(Local)
+        if isinstance(local, Local):
+            functions = self.register.functions.values()
+            local.prepare(self.model, (it for f in functions for it in f.versions))
 
-    def sweep(self) -> None:
-        """Keepers with nothing left to keep go."""
-        for name, keeper in list(self.keepers.items()):
-            if keeper.wanted is None and not keeper.replicas:
-                del self.keepers[name]
+    def on_change(self, before: Function | None, after: Function | None) -> None:
+        """Of the register: one function came, changed or went."""
+        old = {it.key: it for it in before.versions} if before else {}
+        new = {it.key: it for it in after.versions} if after else {}
+        if after is None and before is not None:
+            self.teller.tell_gone(before.key)
+            self.journal.forget(before.key)
+        elif after is not None and (before != after or not before):
+            self.teller.tell_function(after.key)
+        for key in old.keys() - new.keys():
+            keeper = self.keepers.get(key)
+            if keeper is not None:
+                keeper.want(None)
+            self.scaler.forget(key)
+            self._forget_if_idle(key)
+        for key, version in new.items():
+            self._want(key, version, old.get(key))
 
-    # -- what the master tells (providers/process.py) -------------------------------------------
-    def find(self, id: str) -> tuple[Keeper, Replica] | None:
-        keeper = self.keepers.get("/".join(id.split("/", 2)[:2]))
-        replica = keeper.replicas.get(id) if keeper else None
-        return (keeper, replica) if keeper and replica else None
+    def _want(self, key: str, version: Version, before: Version | None) -> None:
+        scale = version.scale
+        known = self.keepers.get(key)
+        desired = known.desired if known else 0
+        if before is not None and desired == before.scale.min_scale:
+            desired = min(desired, max(scale.min_scale, 1))  # it was not the load that held them
+        desired = max(scale.min_scale, desired)
+        is_new = before is None
+        if is_new and not (known and known.replicas) and not self._is_loading:
+            desired = max(desired, scale.initial_scale)
+        if scale.max_scale:
+            desired = min(desired, scale.max_scale)
+        if known is not None and known.replicas and is_new:  # adopted
+            mine = [it for it in known.replicas.values() if it.fingerprint == version.fingerprint]
+            desired = max(desired, len(mine) or 1)
+        if known is None and not desired and version.handler.kind != "static":
+            return
+        keeper = known or self._keeper(key)
+        keeper.desired = desired
+        keeper.want(version)
+        if desired:
+            self.scaler.watch(key)
 
-    def on_running(self, id: str, pid: int, fds: list[int]) -> None:
-        replica = Replica(id)
-        self._serial = max(self._serial, replica.serial)
-        keeper = self.keepers.setdefault(replica.name, Keeper(replica.name, self))
-        function = self.versions().get(replica.name)
-        if keeper.wanted is None and function is not None:  # known before the first `keep`
-            keeper.wanted, keeper.fingerprint = function, function.fingerprint
-        self._adopted.append(replica)
-        keeper.adopt(replica, pid, fds)
+    def _keeper(self, key: str) -> Keeper:
+        found = self.keepers.get(key)
+        if found is None:
+            found = self.keepers[key] = Keeper(key, self)
+        return found
 
-    def on_listed(self) -> None:
-        self._is_listed = True
-        if self._adopted:
-            self.notice(f"{len(self._adopted)} running replicas adopted")
-            self.loop.call_later(ADOPT_S, self.settle)
-        self.apply()
-        self.settle_if_seen()
+    def _version(self, key: str, functions: dict[str, Function]) -> Version | None:
+        name, _, version = key.rpartition("/")
+        function = functions.get(name) or self.register.functions.get(name)
+        return function.version(version) if function is not None else None
 
-    def on_started(self, id: str, pid: int, fds: list[int]) -> None:
-        found = self.find(id)
-        if found:
-            found[0].on_started(found[1], pid, fds)
+    def _forget_if_idle(self, key: str) -> None:
+        keeper = self.keepers.get(key)
+        if keeper is not None and keeper.is_idle and key not in self.scaler.activities:
+            del self.keepers[key]
 
-    def on_failed(self, id: str, error: str) -> None:
-        found = self.find(id)
-        if found:
-            found[0].on_failed(found[1], error)
-        self.sweep()
+    # -- what workers say (teller.View) -----------------------------------------------------------
+    @property
+    def functions(self) -> dict[str, Function]:
+        return self.register.functions
 
-    def on_exited(self, id: str, status: int | None) -> None:
-        found = self.find(id)
-        if found:
-            found[0].on_exited(found[1], status)
-        waiting = self._drains.get(id)
-        if waiting:
-            waiting[1].set()
-        self.settle_if_seen()
-        self.sweep()
+    def ready(self, key: str) -> list[Replica]:
+        keeper = self.keepers.get(key)
+        return keeper.ready() if keeper is not None else []
 
-    # -- what keepers ask (keeper.House) --------------------------------------------------------
+    def on_wake(self, key: str) -> None:
+        """A request waits for that version."""
+        version = self._version(key, self.register.functions)
+        if version is None:
+            self.teller.tell_failed(key, "there is no such function")
+            return
+        if self.awaken(key, version).ready():
+            self.teller.tell_replicas(key)  # it has not heard of them yet
+        self.scaler.wake(key)
+
+    def awaken(self, key: str, version: Version) -> Keeper:
+        """The keeper of a version that is to have replicas."""
+        keeper = self._keeper(key)
+        if keeper.wanted is None or not keeper.desired:
+            keeper.wanted, keeper.fingerprint = version, version.fingerprint
+        return keeper
+
+    # -- what keepers ask (keeper.House) ----------------------------------------------------------
+    def provider(self, kind: str) -> Provider:
+        """The one for that kind of handler. Raises provider.Refusal."""
+        found = find_provider(kind)
+        if found not in self._providers:
+            self._providers[found] = found(self.loop, self)
+        return self._providers[found]
+
     def next_serial(self) -> int:
         self._serial += 1
         return self._serial
 
-    def publish(self, name: str) -> None:
-        """Tell all workers who is ready."""
-        self.settle_if_seen()
-        if self.is_settled:
-            for link in self.links:
-                self._tell(link, name)
+    def take_turn(self, keeper: Keeper) -> bool:
+        """May it start a replica now? If not it is asked to keep itself later."""
+        if self._starting >= MOST_STARTING:
+            if keeper.key not in self._turns:
+                self._turns.append(keeper.key)
+            return False
+        self._starting += 1
+        return True
 
-    def _tell(self, link: Link, name: str) -> None:
-        key = name.partition("/")[0]
-        function = self.functions.get(key)
-        rows = []
-        for keeper in self.keepers.values():
-            if keeper.name.startswith(f"{key}/"):
-                rows += [(it.id, it.address) for it in keeper.ready()]
-        link.tell(key, rows, function)
+    def end_turn(self) -> None:
+        self._starting -= 1
+        if self._turns:
+            self.loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        while self._turns and self._starting < MOST_STARTING:
+            keeper = self.keepers.get(self._turns.popleft())
+            if keeper is not None:
+                keeper.keep()
+
+    def publish(self, key: str) -> None:
+        self.settle_if_seen()
+        self.teller.tell_replicas(key)
+
+    def tell_failed(self, key: str, error: str) -> None:
+        self.teller.tell_failed(key, error)
 
     async def drain(self, replica: Replica, timeout_ms: int) -> None:
-        """Out of the table, then until no worker has a request at it, or the time is over."""
-        key = replica.name.partition("/")[0]
-        knowing = {link for link in self.links if link.knows(key, replica.id)}
-        is_over = asyncio.Event()
-        self._drains[replica.id] = knowing, is_over
-        self.publish(replica.name)
-        if not knowing:
-            is_over.set()
-        try:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(is_over.wait(), timeout_ms / 1000)
-        finally:
-            del self._drains[replica.id]
+        await self.teller.drain(replica, timeout_ms)
+
+    def on_gone(self, replica: Replica) -> None:
+        if self.scaler.counts is not None:
+            self.scaler.counts.forget(replica.id)
+        self.teller.on_gone(replica.id)
+        self.settle_if_seen()
+        self.loop.call_soon(self._forget_if_idle, replica.key)
 
     def notice(self, text: str) -> None:
         self.seat.error_log.write(NOTICE, text)
@@ -190,57 +304,95 @@ class Controller:
     def warn(self, text: str) -> None:
         self.seat.error_log.write(ERROR, text)
 
-    def info(self, text: str) -> None:
-        self.seat.error_log.write(INFO, text)
+    # -- what providers tell (provider.Events) ----------------------------------------------------
+    def find(self, id: str) -> tuple[Keeper, Replica] | None:
+        keeper = self.keepers.get("/".join(id.split("/", 2)[:2]))
+        replica = keeper.replicas.get(id) if keeper else None
+        return (keeper, replica) if keeper and replica else None
 
-    # -- workers (links.Source) -----------------------------------------------------------------
-    def on_link(self, link: Link) -> None:
-        self.links.add(link)
-        if self.is_settled:
-            self._tell_all(link)
+    def on_started(
+        self, id: str, addresses: Sequence[str], is_ready: bool = False, pid: int = 0
+    ) -> None:
+        found = self.find(id)
+        if found:
+            found[0].on_started(found[1], addresses, is_ready, pid)
 
-    def _tell_all(self, link: Link) -> None:
-        for name in self.keepers:
-            self._tell(link, name)
-        link.tell_whole()
+    def on_line(self, id: str, text: str) -> None:
+        key, version, _, serial, _ = id.split("/", 4)
+        shown = f"{key}/{version}/{serial}"
+        self.journal.add(key, shown, text)
+        found = self.find(id)
+        if found:
+            found[1].lines.append(text)
+        self.seat.error_log.write(INFO, f"{shown}: {text}")
 
-    def on_drained(self, link: Link, id: str) -> None:
-        waiting = self._drains.get(id)
-        if waiting:
-            waiting[0].discard(link)
-            if not waiting[0]:
-                waiting[1].set()
+    def on_failed(self, id: str, error: str) -> None:
+        found = self.find(id)
+        if found:
+            found[0].on_failed(found[1], error)
 
-    def on_link_lost(self, link: Link) -> None:
-        self.links.discard(link)
-        for id in list(self._drains):
-            self.on_drained(link, id)
+    def on_exited(self, id: str, how: str) -> None:
+        found = self.find(id)
+        if found:
+            found[0].on_exited(found[1], how)
 
+    # -- adopted ones -----------------------------------------------------------------------------
     def settle_if_seen(self) -> None:
         """Was every adopted replica looked at? Before that a table would lack who runs."""
         if self._is_listed and not any(map(self._is_unseen, self._adopted)):
-            self.settle()
+            self._adopted = []
+            self.teller.settle()
 
     def _is_unseen(self, replica: Replica) -> bool:
         return replica.state == STARTING and self.find(replica.id) is not None
 
-    def settle(self) -> None:
-        if not self.is_settled:
-            self.is_settled = True
-            self._adopted = []
-            for link in self.links:
-                self._tell_all(link)
+    # -- HTTP -------------------------------------------------------------------------------------
+    def _http(self) -> asyncio.Protocol:
+        from proxy.functions.http import Connection
+
+        return Connection(self.routes, self.warn)
+
+    @property
+    def routes(self) -> Routes:
+        """Made for the first request."""
+        if self._routes is None:
+            from proxy.functions.http import Answer, Request, Routes, json_answer
+
+            async def look(request: Request) -> Answer:
+                return json_answer(self.look())
+
+            self._routes = Routes()
+            self._routes.add("GET", "/replicas", look)
+            if self.api is not None:
+                self.api.add_routes(self._routes)
+        return self._routes
+
+    def open_api(self) -> list[Function]:
+        """The API, if a server of the conf lets it in: the functions of its store, when it is
+        opened."""
+        return []
 
     def look(self) -> Any:
         """What /replicas shows."""
         return {
-            name: {
-                "wanted": keeper.scale if keeper.wanted else 0,
+            key: {
+                "wanted": keeper.desired,
                 "ready": sum(it.state == READY for it in keeper.replicas.values()),
                 "replicas": [it.row() for it in keeper.replicas.values()],
+                "error": keeper.error,
             }
-            for name, keeper in self.keepers.items()
+            for key, keeper in self.keepers.items()
         }
+
+
+def open_counts(seat: Any) -> Any:
+    """What workers count; None: nobody counts, nothing is scaled."""
+    fd = seat.shared.get("functions")
+    if fd is None:
+        return None
+    from proxy.functions._counts import Counts
+
+    return Counts(fd)
 
 
 def run(model: Block, seat: Any) -> None:

@@ -44,7 +44,7 @@ def declare_functions(model: Block) -> Functions:
     """All functions of a conf, without replicas; the table tells more."""
     functions = Functions(peer_of)
     for it in read_functions(model).values():
-        functions.declare({"function": it.key, **row_of(it, [])})
+        functions.declare({"function": it.key, **row_of(it, {})})
     return functions
 
 

@@ -62,6 +62,7 @@ class Crew:
         self.own_fds: list[int] = []  # of the master; a child closes them
         self.is_leaving = False  # nobody is born again
         self._deaths: dict[int, int] = {}  # slot → deaths at birth in a row
+        self._had_controller = False
         self._is_handing_on = False
 
     # -- births ---------------------------------------------------------------------------------
@@ -104,6 +105,7 @@ class Crew:
         else:
             channel = self.replicas.new_channel()
             seat.replicas_fd = channel.fileno()
+            seat.is_successor, self._had_controller = self._had_controller, True
             fd = self.controller_socket.fileno()
             seat.listeners = [(f"unix:{seat.controller_path}", fd)]
 

@@ -41,12 +41,14 @@ class Seat:
                    the conf has functions
     shared         name → descriptor of a zone of shared memory
     replicas_fd    controller alone: the channel of replicas.py, else -1
+    is_successor   controller alone: another one was there before it
     prefix         directory of -p, with a slash at its end
     """
 
     __slots__ = (
-        "control_fd", "controller_path", "error_log", "generation", "internal_path", "ledger",
-        "listeners", "number", "options", "prefix", "replicas_fd", "shared", "_is_leaving",
+        "control_fd", "controller_path", "error_log", "generation", "internal_path",
+        "is_successor", "ledger", "listeners", "number", "options", "prefix", "replicas_fd",
+        "shared", "_is_leaving",
     )  # fmt: skip
 
     def __init__(self, number: int, generation: int, options: Options, log: ErrorLog) -> None:
@@ -63,6 +65,7 @@ class Seat:
         self.internal_path = ""
         self.shared: dict[str, int] = {}
         self.replicas_fd = -1
+        self.is_successor = False
         self._is_leaving = False
 
     def tell_ready(self) -> None:

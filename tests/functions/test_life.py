@@ -98,7 +98,7 @@ def look(gateway: Gateway) -> dict:
         with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError, ValueError):
             sock.settimeout(2)
             sock.connect(path)
-            sock.sendall(b"GET /replicas HTTP/1.1\r\nHost: x\r\n\r\n")
+            sock.sendall(b"GET /replicas HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             data = b""
             while piece := sock.recv(65536):
                 data += piece
@@ -304,7 +304,7 @@ def test_no_replica_ready_is_a_503_that_says_so(headrace) -> None:
 
 BROKEN = [
     ("python broken.py:f;", "nothing_there"),
-    ("command /nowhere/at/all;", "did not start"),
+    ("command /nowhere/at/all;", 'there is no program "/nowhere/at/all"'),
     ("command false;", "exited with code 1"),
     ("command sleep 100; start_timeout 100ms;", "was not ready within 100 ms"),
     ("command yes; start_timeout 200ms;", "was not ready within 200 ms, last words: y"),
@@ -325,6 +325,7 @@ def test_what_cannot_start_is_told_and_harms_nobody(headrace, how: str, message:
     wait_for(lambda: gateway.get("/good").body == b"good", 10)
     assert gateway.get("/bad").status == 503
     wait_for(lambda: message in gateway.error_log, 10)
+    gateway.stop()
     text = gateway.error_log
     # the trace is the function's own, told line by line
     path = gateway.prefix / "logs" / "error.log"
