@@ -58,6 +58,7 @@ class Controller:
         self.api: Any = None
         self._providers: dict[type[Provider], Provider] = {}
         self._routes: Routes | None = None
+        self._servers: list[asyncio.AbstractServer] = []
         self._is_listed = False
         self._is_reborn = False
         self._is_loading = False  # what comes was there before: who is needed by nobody sleeps on
@@ -87,7 +88,9 @@ class Controller:
         for _, fd in self.seat.listeners:
             sock = socket.socket(fileno=fd)
             sock.setblocking(False)
-            await self.loop.create_unix_server(lambda: Link(self.teller, self._http), sock=sock)
+            self._servers.append(  # uvloop keeps none: it stops listening when it is collected
+                await self.loop.create_unix_server(lambda: Link(self.teller, self._http), sock=sock)
+            )
 
     async def begin(self) -> None:
         """Adopt what runs, then start what lacks."""
