@@ -373,7 +373,23 @@ class Controller:
     def open_api(self) -> list[Function]:
         """The API, if a server of the conf lets it in: the functions of its store, when it is
         opened."""
-        return []
+        from proxy.functions.api.wanted import is_wanted
+
+        if not is_wanted(self.model):
+            return []
+        import sqlite3
+
+        from proxy.functions.api.service import Api
+
+        try:
+            if self.api is None:
+                self.api = Api(self)
+                self._routes = None
+            return self.api.open(self.model)
+        except (OSError, sqlite3.Error) as error:
+            self.warn(f"the API is not served: {error}")
+            self.api = None
+            return []
 
     def look(self) -> Any:
         """What /replicas shows."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from proxy.conf.directive import HTTP
 from proxy.conf.inherit import Block
 from proxy.conf.parser import read_inside
+from proxy.functions.api.wanted import auth_path, mark_of
 
 CONTROLLER = "/headrace-controller"  # stands for the controller's socket, wherever it lies
 TO_CONTROLLER = f"""
@@ -27,7 +28,12 @@ TO_CONTROLLER = f"""
 # Bodies: a deployment or a secret is small, how large a call may be the queue says itself.
 API = f"""
     location ^~ /function/ {{ function_pass path:; }}
-    location ^~ /system/ {{ client_max_body_size 2m; proxy_read_timeout 1h; {TO_CONTROLLER} }}
+    location ^~ /system/ {{
+        client_max_body_size 2m;
+        proxy_read_timeout 1h;
+        {TO_CONTROLLER}
+        proxy_set_header X-Headrace-Auth MARK;
+    }}
     location ^~ /async-function/ {{ client_max_body_size 0; {TO_CONTROLLER} }}
     location = /healthz {{ client_max_body_size 1k; {TO_CONTROLLER} }}
 """
@@ -50,7 +56,8 @@ SHARED = ("client_body_temp_path", "proxy_temp_path")  # the folders that were m
 
 def api_locations(server: Block) -> Block:
     """The hidden locations of a server with `openfaas_api on`."""
-    return read_inside(server, API, "openfaas_api")
+    text = API.replace("MARK", mark_of(auth_path(server)))  # whose password holds here
+    return read_inside(server, text, "openfaas_api")
 
 
 def route_location(server: Block) -> Block:
