@@ -43,6 +43,7 @@ from proxy.filters._access cimport (
 )
 from proxy.filters._headers cimport add_fields, add_trailers, expect_trailers
 from proxy.filters._realip cimport put_real_address
+from proxy.functions._arms cimport Arms, next_copy
 from proxy.functions._function cimport Version
 from proxy.functions._handler cimport answer_unready
 from proxy.functions._target cimport FunctionRoute, find_version, take_route, tell_call
@@ -137,5 +138,6 @@ include "_fastpath/upstream.pxi"
 include "_fastpath/splice.pxi"
 include "_fastpath/stages.pxi"
 include "_fastpath/subrequest.pxi"
+include "_fastpath/copies.pxi"
 include "_fastpath/answers.pxi"
 include "_fastpath/worker.pxi"

@@ -263,7 +263,7 @@ async def check_password(Worker w, Request r, AccessSettings s, bytes stored, by
 cdef int dress(Request r) noexcept:
     """The head as it goes out: what the conf adds, and what filtering the body makes untrue."""
     cdef int rc = 0
-    if r.location is None:
+    if r.location is None or is_copy(r):
         return 0
     if r.location.headers is not None and r.parent is None:
         rc = add_fields(r)

@@ -16,6 +16,8 @@ cdef void tell_request(Worker w, Request r) noexcept:
             count_decision(c, s.req_counters, r.limit_req_status)
             count_decision(c, s.conn_counters, r.limit_conn_status)
     write_logs(r)
+    if r.version is not None:
+        tell_version(w, r)
 
 
 cdef inline void count_decision(Counters c, list numbers, uint8_t decision) noexcept:

@@ -30,6 +30,7 @@ cdef class Worker(Conductor):
     cdef Field* answer_fields
     cdef uint16_t cap_fields
     cdef list free_requests
+    cdef set copies               # of requests, for shadows
     cdef PyObject* clients        # all of them, newest first
     cdef PyObject* oldest
     cdef readonly uint32_t n_clients
@@ -53,7 +54,7 @@ cdef class Worker(Conductor):
         self.cap_fields = 1024
         self.fields = <Field*>malloc(self.cap_fields * sizeof(Field))
         self.answer_fields = <Field*>malloc(self.cap_fields * sizeof(Field))
-        self.free_requests = []
+        self.free_requests, self.copies = [], set()
         self.stats = &nobody_counts
         if (self.spilled == NULL or self.out == NULL or self.ask == NULL
                 or self.fields == NULL or self.answer_fields == NULL):
@@ -364,7 +365,7 @@ cdef class Worker(Conductor):
             r.keep_alive = False
         if status in (400, 414, 494, 497, 505):
             r.keep_alive = False
-        rc = stand_in(r, status)
+        rc = stand_in(r, status) if not is_copy(r) else GO
         if rc == REROUTE or rc == REENTER:
             self.drive(r, rc)
             return
@@ -610,10 +611,10 @@ cdef class Worker(Conductor):
         r.length = r.answer.content_length if not r.answer.flags & H_CHUNKED else -1
         if u.kind == BODY_NONE and r.length < 0 and r.method != M_HEAD:
             r.length = 0
-        if u.s.intercepts and r.status >= 300 and has_error_page(r, r.status):
+        if u.s.intercepts and r.status >= 300 and not is_copy(r) and has_error_page(r, r.status):
             intercept(self, r, u)
             return
-        if u.s.obeyed:
+        if u.s.obeyed and not is_copy(r):
             redirect = obey_accel(u.s, r)
             if redirect.n:
                 self.drive(r, accel_redirect(self, r, u, redirect))

@@ -37,6 +37,7 @@ cdef class Version:
     cdef readonly Upstream upstream    # its ready replicas as peers
     cdef readonly dict replicas        # id → Replica, those that are ready
     cdef readonly bint is_gone         # no longer in the table
+    cdef public uint32_t series        # of its counters: their row + 1, 0: not named yet
     cdef int obey(self, dict row) except -1
 
 

@@ -57,16 +57,28 @@ def connections(now: Mapping[str, int]) -> Iterator[str]:
 
 
 def series(snapshot: Snapshot) -> Iterator[str]:
-    rows = [
-        ([("server", s), ("location", at), ("function", f), ("status", CLASSES[k])], counts, sum_s)
-        for (s, at, f), k, counts, sum_s in snapshot.series
-    ]
-    name = "headrace_http_requests_total"
-    yield from head(name, "counter", "Requests answered.")
+    at_locations, of_versions = [], []
+    for (server, location, function), k, counts, sum_s in snapshot.series:
+        status = ("status", CLASSES[k])
+        if function and not server:  # NAME.NAMESPACE/VERSION
+            key, _, version = function.rpartition("/")
+            of_versions.append(([("function", key), ("version", version), status], counts, sum_s))
+        else:
+            labels = [("server", server), ("location", location), ("function", function), status]
+            at_locations.append((labels, counts, sum_s))
+    yield from durations("headrace_http_request", "Requests", at_locations)
+    if of_versions:
+        yield from durations("headrace_function_request", "Requests of functions", of_versions)
+
+
+def durations(prefix: str, what: str, rows: list) -> Iterator[str]:
+    """rows: (labels, counts by bucket, seconds)."""
+    name = f"{prefix}s_total"
+    yield from head(name, "counter", f"{what} answered.")
     for labels, counts, _ in rows:
         yield f"{labelled(name, labels)} {sum(counts)}"
-    name = "headrace_http_request_duration_seconds"
-    yield from head(name, "histogram", "From the first byte of a request to its answer's last.")
+    name = f"{prefix}_duration_seconds"
+    yield from head(name, "histogram", f"{what}: from the first byte to the answer's last.")
     for labels, counts, sum_s in rows:
         total = 0
         for bound, n in zip((*map(number, BOUNDS), "+Inf"), counts, strict=True):

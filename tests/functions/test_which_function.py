@@ -289,3 +289,75 @@ def test_without_functions_there_is_no_such_door(headrace) -> None:
 def test_what_cannot_be_is_refused(headrace, inside, why) -> None:
     with pytest.raises(AssertionError, match=re.escape(why)):
         headrace(f"server {{ listen 127.0.0.1:%%PORT%%; {inside} }}")
+
+
+MIRROR = """
+    access_log off;
+    function a {
+        python app.py:handle; env WHO a; min_scale 1;
+        version b { env WHO b; weight 50; }
+        version dark { env WHO dark; mirror 50%; }
+    }
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        client_body_buffer_size 16k;
+        location /metrics { metrics; }
+        location / { function_pass a; error_page 500 = /other; add_header X-B $function_version; }
+        location /other { return 200 other; }
+    }
+"""
+SHADOWED = """
+import json, os
+
+def handle(event, context):
+    if os.environ["WHO"] == "dark":
+        with open("dark.log", "a") as log:
+            print(json.dumps([event.method, event.path, dict(event.query), len(event.body),
+                              event.headers.get("X-A")]), file=log)
+        return {"statusCode": 500, "body": "nobody sees this"}
+    return os.environ["WHO"]
+"""
+
+
+def test_a_shadow_gets_copies_and_nobody_its_answers(headrace) -> None:
+    gateway = headrace(MIRROR, "worker_processes 1;", start=False)
+    (gateway.prefix / "app.py").write_text(SHADOWED)
+    gateway.start()
+    wait_for(lambda: len(re.findall(r"replica \S+ ready", gateway.error_log)) >= 3, 20)
+    wait_for(lambda: {gateway.get("/").text for _ in range(2)} == {"a", "b"})
+    log = gateway.prefix / "dark.log"
+
+    def copies(path: str = "/") -> list:
+        told = [json.loads(it) for it in log.read_text().splitlines()] if log.exists() else []
+        return sorted((it for it in told if it[1].startswith(path)), key=lambda it: it[3])
+
+    wait_for(lambda: gateway.get("/first").text and copies())
+    with gateway.client() as client:
+        for n in range(20):
+            answer = client.ask("POST", f"/p%20{n}?q={n}", b"x" * n, X_A=str(n))
+            assert (answer.text, answer.get("x-b")) in (("a", "v1"), ("b", "b"))
+    wait_for(lambda: len(copies("/p ")) == 10)
+    begin = copies("/p ")[0][3]
+    assert begin in (0, 1)
+    assert copies("/p ") == [
+        ["POST", f"/p {n}", {"q": str(n)}, n, str(n)] for n in range(begin, 20, 2)
+    ]
+    # a body that does not fit its buffer is not copied; a chunked one that fits is
+    for body in (b"x" * 50_000, b"5\r\nhello\r\n0\r\n\r\n"):
+        fields = {"Transfer-Encoding": "chunked"} if body[:1] == b"5" else {}
+        for _ in range(2):
+            assert gateway.ask("PUT", "/body", body, **fields).status == 200
+    wait_for(lambda: copies("/body") == [["PUT", "/body", {}, 5, None]])
+
+    def counted(version: str, status: str) -> int:
+        name = f'function="a.openfaas-fn",version="{version}",status="{status}"'
+        text = gateway.get("/metrics").text
+        found = re.search(rf"headrace_function_requests_total{{{name}}} (\d+)", text)
+        return int(found[1]) if found else 0
+
+    wait_for(lambda: counted("dark", "5xx") == len(copies()))
+    assert abs(counted("v1", "2xx") - counted("b", "2xx")) <= 1
+    assert counted("dark", "2xx") == 0
+    text = gateway.get("/metrics").text
+    labels = 'function="a.openfaas-fn",version="b",status="2xx",le="+Inf"'
+    assert f"headrace_function_request_duration_seconds_bucket{{{labels}}}" in text
