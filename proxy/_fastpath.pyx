@@ -116,6 +116,7 @@ cdef extern from *:
     void poison(void*, size_t) noexcept
 
 cdef enum:
+    PIECE_BYTES = 64 * 1024       # read at once of an answer that may find its client unwilling
     OUT_BYTES = 128 * 1024        # heads and small pieces on their way out
     SMALL_BYTES = 4096            # copied behind a head rather than written beside it
     TRAILER_BYTES = 16 * 1024
@@ -136,6 +137,8 @@ include "_fastpath/telling.pxi"
 include "_fastpath/client.pxi"
 include "_fastpath/upstream.pxi"
 include "_fastpath/splice.pxi"
+include "_fastpath/pacing.pxi"
+include "_fastpath/idle.pxi"
 include "_fastpath/stages.pxi"
 include "_fastpath/subrequest.pxi"
 include "_fastpath/copies.pxi"

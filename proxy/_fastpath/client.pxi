@@ -218,57 +218,6 @@ cdef class H1Stream(Stream):
         set_deadline(self.conn.w.wheel, pacer, clock.now_ms + wait_ms)
 
 
-cdef void take_rate(Request r) noexcept:
-    """limit_rate of the location, where nothing said another before."""
-    cdef Location here = r.location
-    if r.limit_rate == 0:
-        r.limit_rate = here.limit_rate
-        if here.limit_rate_text is not None:
-            r.limit_rate = size_of(<Template>here.limit_rate_text, r)
-    if r.limit_rate:
-        r.limit_rate_after = here.limit_rate_after
-        if here.limit_rate_after_text is not None:
-            r.limit_rate_after = size_of(<Template>here.limit_rate_after_text, r)
-
-
-cdef uint64_t size_of(Template t, Request r) noexcept:
-    """A size such as 12k from a text with variables; 0 when it is none."""
-    cdef Str s
-    cdef uint32_t i
-    cdef uint32_t n
-    cdef uint64_t size = 0
-    cdef uint64_t unit = 1
-    if evaluate(t, r, &s) < 0 or s.n == 0 or s.n > 18:
-        return 0
-    n = s.n
-    if s.p[n - 1] == c"k" or s.p[n - 1] == c"K":
-        unit = 1 << 10
-        n -= 1
-    elif s.p[n - 1] == c"m" or s.p[n - 1] == c"M":
-        unit = 1 << 20
-        n -= 1
-    for i in range(n):
-        if not 48 <= s.p[i] <= 57:
-            return 0
-        size = size * 10 + <uint64_t>(s.p[i] - 48)
-    return size * unit
-
-
-@final
-cdef class Pacer(Timed):
-    """Lets an answer go on that was ahead of its limit_rate. The request holds it."""
-    cdef Worker w
-    cdef PyObject* r
-
-    cdef void on_deadline(self) noexcept:
-        cdef Request r = <Request>self.r
-        if r.pacer is self:
-            r.pacer = None
-            if not r.stream.is_blocked():
-                self.w.on_client_drained(r)
-                self.w.settle()
-
-
 @final
 cdef class ClientH1(Link):
     cdef Worker w
@@ -290,6 +239,7 @@ cdef class ClientH1(Link):
     cdef Chunked* chunked
     cdef uint64_t linger_end_ms
     cdef uint64_t idle_since_ms
+    cdef uint64_t unsent          # bytes that waited for the socket when send_timeout began
     cdef uint32_t keepalive_ms    # of the location that answered last
     cdef UpstreamH1 tunnel
 
@@ -830,6 +780,19 @@ cdef class ClientH1(Link):
                 self.r = None
         self.w.settle()
 
+    cdef void time_sending(self, Request r) noexcept:
+        """send_timeout begins: something waits for the socket."""
+        self.unsent = self.rest.n if self.rest != NULL else 0
+        set_deadline(self.w.wheel, self, clock.now_ms + r.location.send_timeout_ms)
+
+    cdef bint is_taking(self) noexcept:
+        """It is slow, but took something since send_timeout began."""
+        return self.rest != NULL and self.rest.n < self.unsent
+
+    cdef bint is_spliced_full(self, Request r) noexcept:
+        cdef Splice s = None if r.call is None else (<UpstreamH1>r.call).splice
+        return s is not None and s.is_answer and s.is_full
+
     cdef void on_deadline(self) noexcept:
         cdef Request r = self.r
         if self.is_closing:                      # what was written is still not taken
@@ -839,7 +802,9 @@ cdef class ClientH1(Link):
             if not r.is_body_done and not r.is_head_sent and not self.is_blocked:
                 r.keep_alive = False
                 self.w.fail(r, BODY_TIMEOUT)
-            elif self.is_blocked:
+            elif self.is_blocked and self.is_taking():
+                self.time_sending(r)
+            elif self.is_blocked or self.is_spliced_full(r):
                 r.fault = SEND_TIMEOUT
                 self.w.on_client_gone(r)
                 self.abort()

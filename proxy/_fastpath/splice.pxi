@@ -90,7 +90,8 @@ cdef class Splice(Timed):
             self.close()
             return False
         source.pause()
-        if self.is_answer and self.u.s.is_buffered and self.u.s.file_bytes:
+        if self.is_answer and self.u.s.is_buffered and (
+                self.u.s.file_bytes >= PIPE_BYTES + READ_BYTES):
             set_deadline(self.w.wheel, self, clock.now_ms + KEEP_UP_MS)
         return True
 
@@ -182,12 +183,25 @@ cdef class Splice(Timed):
             if self.left == 0 and self.in_pipe == 0:
                 self.finish()
                 return
+        self.time_sink(is_full, moved != 0 or not self.is_full)
         self.is_full = is_full
         self.moved += moved
         self.watch(not is_full, is_full)
-        if not self.is_answer:                   # only one side's time limit runs
-            set_deadline(self.w.wheel, self.c, 0 if is_full else (
-                clock.now_ms + self.r.location.body_timeout_ms))
+
+    cdef void time_sink(self, bint is_full, bint is_news) noexcept:
+        """Only one side's time limit runs: that of the sink while it takes nothing."""
+        cdef Location here = self.r.location
+        if self.is_answer:
+            if not is_full:
+                self.c.node.deadline_ms = 0
+            elif is_news:
+                set_deadline(self.w.wheel, self.c, clock.now_ms + here.send_timeout_ms)
+        elif is_full:
+            self.c.node.deadline_ms = 0
+            if is_news:
+                set_deadline(self.w.wheel, self.u, clock.now_ms + self.u.s.send_ms)
+        else:
+            set_deadline(self.w.wheel, self.c, clock.now_ms + here.body_timeout_ms)
 
     cdef void count_in(self, ssize_t n) noexcept:
         cdef Attempt* a
@@ -205,7 +219,6 @@ cdef class Splice(Timed):
     cdef void count_out(self, ssize_t n) noexcept:
         if self.is_answer:
             self.r.sent_body += n
-            set_deadline(self.w.wheel, self.c, clock.now_ms + self.r.location.send_timeout_ms)
         else:
             self.u.written += n
             self.u.node.deadline_ms = clock.now_ms + self.u.s.read_ms
@@ -214,8 +227,7 @@ cdef class Splice(Timed):
         """The client does not keep up: the answer goes on through memory and file."""
         cdef Request r = self.r
         cdef UpstreamH1 u = self.u
-        cdef Spool q = new_spool(<size_t>u.s.buffer_bytes + READ_BYTES + PIPE_BYTES,
-                                 u.s.file_bytes, u.s.temp_path, False)
+        cdef Spool q = answer_spool(u.s)
         cdef ssize_t n
         cdef int rc = 0
         while self.in_pipe and rc == 0:

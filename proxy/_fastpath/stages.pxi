@@ -275,6 +275,14 @@ cdef Spool body_spool(Location here, object folder):
     return q
 
 
+cdef Spool answer_spool(ProxySettings s):
+    """What a client did not take yet: in the answer's buffers, then in a file. One read more has
+    room where no file may take it: reading pauses only behind it."""
+    cdef int64_t file_bytes = s.file_bytes if s.is_buffered else 0
+    cdef int64_t beside = READ_BYTES - file_bytes if file_bytes < READ_BYTES else 0
+    return new_spool(<size_t>(s.buffer_bytes + beside), file_bytes, s.temp_path, False)
+
+
 cdef inline bint holds_body(Request r) noexcept:
     """The body is read whole before it is sent, rather than streamed."""
     return r.body is not None and not (<Spool>r.body).is_copy
@@ -407,7 +415,7 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     r.attempts[r.n_attempts - 1].is_redirect = is_new and r.n_attempts > 1
     count_asked(w, u, p)
     is_tls = s.is_tls if r.found is None else r.found.is_tls
-    conn = w.take_idle(u, p, s, is_tls)
+    conn = take_idle(w, u, p, s, is_tls)
     if conn is not None:
         conn.r = r
         r.call = conn

@@ -415,7 +415,7 @@ cdef class UpstreamH1(Link):
         r.call = None
         r.is_answer_read = True
         if keep:
-            w.give_idle(self)
+            give_idle(w, self)
         else:
             self.drop()
         w.on_answer_end(r)
@@ -437,7 +437,7 @@ cdef class UpstreamH1(Link):
         if self.splice is not None:
             self.splice.close()
             self.splice = None
-        self.w.forget_idle(self)
+        forget_idle(self.w, self)
         self.state = U_OVER
         self.r = None
         self.forget_deadline()
@@ -524,11 +524,11 @@ cdef class UpstreamH1(Link):
             # it waits for the client, whose time limit runs: no fault of the peer
             if self.splice is None and (self.is_paused or self.state == U_HEAD and (
                     not self.is_ask_whole and not self.is_blocked)) or (
-                    self.splice is not None and not self.splice.is_answer
-                    and not self.splice.is_full):
+                    self.splice is not None and self.splice.is_answer == self.splice.is_full):
                 set_deadline(self.w.wheel, self, clock.now_ms + self.s.read_ms)
             else:
-                self.lose(UPSTREAM_SEND_TIMEOUT if self.is_blocked else UPSTREAM_READ_TIMEOUT)
+                self.lose(UPSTREAM_SEND_TIMEOUT if self.is_blocked or (
+                    self.splice is not None and self.splice.is_full) else UPSTREAM_READ_TIMEOUT)
         self.w.settle()
 
     # ---------------------------------------------------------------- tunnel
@@ -565,18 +565,6 @@ cdef class UpstreamH1(Link):
         if self.r is not None:
             on_released(self.upstream, self.peer, NULL, PEER_OK, clock.now_ms)
         self.drop()
-
-
-@final
-cdef class UpstreamPacer(Timed):
-    cdef PyObject* u              # borrowed: the connection holds it
-
-    cdef void on_deadline(self) noexcept:
-        cdef UpstreamH1 u = <UpstreamH1>self.u
-        if u.pacer is self:
-            u.pacer = None
-            if u.r is None or u.r.waiting is None:
-                u.unpause()
 
 
 cdef void keep_trailers(Request r, Chunked* c) noexcept:

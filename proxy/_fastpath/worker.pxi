@@ -230,7 +230,7 @@ cdef class Worker(Conductor):
         if rc == 1:
             r = c.r
             if r is not None and r.location is not None:
-                set_deadline(self.wheel, c, clock.now_ms + r.location.send_timeout_ms)
+                c.time_sending(r)
             return BLOCKED
         return CLIENT_GONE if rc < 0 else 0
 
@@ -546,7 +546,10 @@ cdef class Worker(Conductor):
             u = <UpstreamH1>r.call
             r.call = None
             u.leave()
-        if not r.is_done and r.told_status == 0 and not r.is_upgraded:
+        if r.fault == SEND_TIMEOUT:
+            report_text(R_INFO, r, "client timed out (110: Connection timed out) "
+                                   "while sending to client")
+        elif not r.is_done and r.told_status == 0 and not r.is_upgraded:
             if not r.is_head_sent:               # else the status that was sent stands (nginx)
                 r.told_status = 499
             report_text(R_INFO, r, "client prematurely closed connection")
@@ -659,8 +662,7 @@ cdef class Worker(Conductor):
         if n == 0 or r.is_header_only:
             return
         if r.limit_rate and r.waiting is None:
-            r.waiting = new_spool(<size_t>u.s.buffer_bytes + READ_BYTES,
-                                  u.s.file_bytes if u.s.is_buffered else 0, u.s.temp_path, False)
+            r.waiting = answer_spool(u.s)
         if r.limit_rate and r.pacer is None and not r.stream.is_blocked():
             rc = (<Spool>r.waiting).put(p, n)
             if rc < 0 or self.send_waiting(r) < 0:
@@ -679,8 +681,7 @@ cdef class Worker(Conductor):
         rc = put_body(r, p, n)
         if rc == BLOCKED:
             if u.s.is_buffered and r.buffer_answer != 1:
-                r.waiting = new_spool(<size_t>u.s.buffer_bytes + READ_BYTES, u.s.file_bytes,
-                                      u.s.temp_path, False)
+                r.waiting = answer_spool(u.s)
             else:
                 u.pause()
         elif rc < 0 and (r.parent is not None or r.filters is not None):
@@ -796,73 +797,3 @@ cdef class Worker(Conductor):
             self.fail(r, fault)
         elif not self.try_next(r, u, fault):
             self.fail(r, fault)
-
-    # ---------------------------------------------------------------- idle upstream connections
-
-    cdef UpstreamH1 take_idle(self, Upstream u, Peer p, ProxySettings s, bint is_tls):
-        cdef UpstreamH1 conn
-        if p.idle == NULL:
-            return None
-        conn = <UpstreamH1><PyObject*>p.idle
-        if conn.is_tls != is_tls or conn.s is not s and u.keepalive_is_local:
-            return None
-        self.forget_idle(conn)
-        conn.s = s
-        conn.is_reused = True
-        return conn
-
-    cdef void give_idle(self, UpstreamH1 c) noexcept:
-        cdef Upstream u = c.upstream
-        cdef Pool* pool = <Pool*>u.pool
-        if (u.keepalive == 0 or c.requests >= u.keepalive_requests or c.peer.is_removed
-                or clock.now_ms - c.born_ms >= u.keepalive_time_ms or self.is_quitting):
-            c.drop()
-            return
-        if pool == NULL:
-            pool = <Pool*>calloc(1, sizeof(Pool))
-            if pool == NULL:
-                c.drop()
-                return
-            u.pool = pool
-        c.state = U_IDLE
-        c.peer_prev = NULL
-        c.peer_next = <PyObject*>c.peer.idle
-        if c.peer_next != NULL:
-            (<UpstreamH1>c.peer_next).peer_prev = <PyObject*>c
-        c.peer.idle = <void*>c
-        c.lru_newer = NULL
-        c.lru_older = pool.newest
-        if pool.newest != NULL:
-            (<UpstreamH1>pool.newest).lru_newer = <PyObject*>c
-        else:
-            pool.oldest = <PyObject*>c
-        pool.newest = <PyObject*>c
-        u.n_idle += 1
-        Py_INCREF(c)
-        c.unpause()
-        set_deadline(self.wheel, c, clock.now_ms + u.keepalive_timeout_ms)
-        if u.n_idle > u.keepalive:
-            (<UpstreamH1>pool.oldest).drop()
-
-    cdef void forget_idle(self, UpstreamH1 c) noexcept:
-        cdef Pool* pool
-        if c.state != U_IDLE:
-            return
-        pool = <Pool*>c.upstream.pool
-        if c.peer_next != NULL:
-            (<UpstreamH1>c.peer_next).peer_prev = c.peer_prev
-        if c.peer_prev != NULL:
-            (<UpstreamH1>c.peer_prev).peer_next = c.peer_next
-        else:
-            c.peer.idle = <void*>c.peer_next
-        if c.lru_newer != NULL:
-            (<UpstreamH1>c.lru_newer).lru_older = c.lru_older
-        else:
-            pool.newest = c.lru_older
-        if c.lru_older != NULL:
-            (<UpstreamH1>c.lru_older).lru_newer = c.lru_newer
-        else:
-            pool.oldest = c.lru_newer
-        c.state = U_HEAD
-        c.upstream.n_idle -= 1
-        Py_DECREF(c)

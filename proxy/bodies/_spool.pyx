@@ -31,13 +31,19 @@ cdef class Spool:
 
     cdef int put(self, const char* p, size_t n) noexcept:
         """0, NO_MEMORY, or DISK_FULL (also: over file_bound)."""
+        cdef size_t k
         if self.fd < 0 and not self.is_file_only:
-            if self.n + n <= self.bound:
-                if self.n + n > self.cap and not self.grow(n):
+            # of a queue, what is over goes to the file; a kept body is in one of them whole
+            k = n if self.n + n <= self.bound else 0 if self.is_kept else self.bound - self.n
+            if k:
+                if self.n + k > self.cap and not self.grow(k):
                     return NO_MEMORY
-                memcpy(self.memory + self.n, p, n)
-                self.n += n
-                self.size += <int64_t>n
+                memcpy(self.memory + self.n, p, k)
+                self.n += k
+                self.size += <int64_t>k
+                p += k
+                n -= k
+            if n == 0:
                 return 0
             if self.file_bound == 0 or not self.open_file():
                 return DISK_FULL

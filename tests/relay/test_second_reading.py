@@ -7,8 +7,9 @@ import socket
 import threading
 import time
 
+import pytest
 from gateway import wait_for
-from recorder import answer
+from recorder import Close, answer
 
 SERVER = """
     server {
@@ -162,6 +163,58 @@ def test_a_client_that_leaves_half_and_reads_nothing_is_let_go(headrace, upstrea
     wait_for(lambda: descriptors(gateway) <= before + 1, 8, "descriptors are given back")
     for sock in clients:
         sock.close()
+
+
+def narrow_client(gateway) -> socket.socket:
+    """A client whose socket takes little at a time."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.settimeout(10)
+    sock.connect(("127.0.0.1", gateway.port))
+    return sock
+
+
+def test_a_client_that_takes_a_little_at_a_time_is_not_cut(headrace, upstreams):
+    """send_timeout is for one who takes nothing, however long the rest takes."""
+    body = b"l" * 120_000
+    upstream = upstreams(Close(b"HTTP/1.1 200 OK\r\n\r\n" + body))
+    gateway = headrace(conf(upstream.address, "proxy_buffering off;", "send_timeout 1s;").replace(
+        "%%PORT%%;", "%%PORT%% sndbuf=16k;"))
+    with narrow_client(gateway) as sock:
+        sock.sendall(b"GET /up HTTP/1.0\r\n\r\n")
+        got = b""
+        while piece := sock.recv(4000):
+            got += piece
+            time.sleep(0.1)
+    assert got.endswith(body) and len(got) > len(body)
+
+
+@pytest.mark.parametrize("inside", ["proxy_buffering off;", "proxy_max_temp_file_size 0;", ""])
+def test_a_client_that_takes_nothing_is_cut_and_no_peer_blamed(headrace, upstreams, inside):
+    """Nor while its answer is moved by the kernel alone."""
+    upstream = upstreams(answer(b"b" * (4 << 20)))
+    gateway = headrace(conf(
+        upstream.address, inside + "proxy_read_timeout 1s; proxy_send_timeout 1s;",
+        "send_timeout 2s;"))
+    with narrow_client(gateway) as sock:
+        sock.sendall(b"GET /up HTTP/1.1\r\nHost: a\r\n\r\n")
+        said = "client timed out (110: Connection timed out) while sending to client"
+        wait_for(lambda: said in gateway.error_log, 9)
+    assert "upstream timed out" not in gateway.error_log
+
+
+def test_an_upstream_that_takes_nothing_of_a_spliced_body_is_let_go(headrace):
+    listener = socket.create_server(("127.0.0.1", 0))
+    gateway = headrace(conf(
+        f"127.0.0.1:{listener.getsockname()[1]}",
+        "proxy_request_buffering off; proxy_send_timeout 1s; proxy_read_timeout 30s;",
+        "client_body_timeout 30s;",
+    ))
+    with gateway.client() as client:
+        client.send(post(b"z" * (12 << 20)))
+        assert client.read("POST").status == 504
+    assert "timed out (110: Connection timed out) while sending" in gateway.error_log
+    listener.close()
 
 
 def test_a_second_head_that_drips_has_the_same_time(headrace, upstream):
