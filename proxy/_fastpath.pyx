@@ -21,6 +21,7 @@ from proxy.base._client cimport Client, address_text
 from proxy.base._clock cimport clock, tick
 from proxy.base._request cimport *
 from proxy.base._report cimport *
+from proxy.base._told cimport tell_error
 from proxy.base.head cimport *
 from proxy.base.span cimport Str, of_bytes, text, to_bytes
 from proxy.base.verdict cimport *

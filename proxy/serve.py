@@ -15,6 +15,7 @@ from proxy import plan
 from proxy._fastpath import Worker
 from proxy.engine._watch import attach, detach
 from proxy.functions.table import Table
+from proxy.observe import uncaught
 from proxy.observe.error_log import WARN
 from proxy.process import seat as orders
 
@@ -44,6 +45,7 @@ class Serving:
         made = plan.build(self.model, self.seat)
         self.logs = made.logs
         self.logs.open(self.loop.call_later, self.seat.error_log)
+        uncaught.watch(self.loop)
         self.worker.count_in(made.numbers.counters)
         self.loop.run_until_complete(self.follow_functions(made))
         self.open(made)

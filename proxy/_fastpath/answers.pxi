@@ -69,7 +69,8 @@ cdef int feed_source(Worker w, Request r) noexcept:
         return rc
     try:
         w.loop.call_soon(Turn(w, r, r.source))
-    except Exception:
+    except Exception as error:
+        tell_error(R_ALERT, r, "going on with an answer", error)
         return INTERNAL
     return BLOCKED
 

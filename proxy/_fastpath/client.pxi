@@ -236,8 +236,10 @@ cdef class ClientH1(Link):
     cdef uint32_t held_n
     cdef uint32_t held_cap
     cdef int64_t body_left
-    cdef Chunked* chunked
+    cdef Chunked* chunked         # the decoder while a body comes in chunks, else NULL
+    cdef Chunked decoder          # ours: what is dropped of a body outlives its request
     cdef uint64_t linger_end_ms
+    cdef uint32_t linger_ms
     cdef uint64_t idle_since_ms
     cdef uint64_t unsent          # bytes that waited for the socket when send_timeout began
     cdef uint32_t keepalive_ms    # of the location that answered last
@@ -365,6 +367,7 @@ cdef class ClientH1(Link):
     cdef void take(self, char* p, uint32_t n) noexcept:
         cdef uint32_t used
         if self.state == C_LINGER:
+            self.linger_on()
             return
         if self.state == C_TUNNEL:
             self.to_tunnel(p, n)
@@ -431,6 +434,8 @@ cdef class ClientH1(Link):
                 used += <uint32_t>got
             elif self.state == C_DISCARD:
                 got = self.read_body(p + used, n - used)
+                if self.state == C_DISCARD:
+                    self.linger_on()
                 if got <= 0:
                     break
                 used += <uint32_t>got
@@ -511,10 +516,7 @@ cdef class ClientH1(Link):
         if kind == BODY_LENGTH:
             self.body_left = r.head.content_length
         elif kind == BODY_CHUNKED:
-            self.chunked = <Chunked*>take(&r.arena, sizeof(Chunked))
-            if self.chunked == NULL:
-                self.cut()
-                return
+            self.chunked = &self.decoder
             begin_chunked(self.chunked, NULL, TRAILER_BYTES)
         self.node.deadline_ms = 0
         self.w.begin_writing(r)
@@ -655,8 +657,9 @@ cdef class ClientH1(Link):
             return
         if keep:
             self.state = C_DISCARD
+            self.linger_ms = linger_ms
             self.linger_end_ms = clock.now_ms + linger_time_ms
-            set_deadline(self.w.wheel, self, clock.now_ms + linger_ms)
+            self.linger_on()
             self.unpause()
             self.run_held()
             return
@@ -665,12 +668,20 @@ cdef class ClientH1(Link):
                 or self.is_feeding):
             # close(2) with bytes unread would reset the answer away (RFC 9112 §9.6)
             self.state = C_LINGER
+            self.linger_ms = linger_ms
             self.linger_end_ms = clock.now_ms + linger_time_ms
             self.shut()
-            set_deadline(self.w.wheel, self, clock.now_ms + linger_ms)
+            self.linger_on()
             self.unpause()
             return
         self.close()
+
+    cdef void linger_on(self) noexcept:
+        """lingering_timeout from each read to the next, lingering_time for all of it."""
+        cdef uint64_t until_ms = clock.now_ms + self.linger_ms
+        if until_ms > self.linger_end_ms:
+            until_ms = self.linger_end_ms
+        set_deadline(self.w.wheel, self, until_ms)
 
     cdef void go_idle(self) noexcept:
         """Wait for the next request, or go on with one that is here already."""
@@ -684,12 +695,21 @@ cdef class ClientH1(Link):
             self.run_held()
 
     cdef void idle_until(self, uint64_t ms) noexcept:
-        """Close when it has been idle for ms, at once if it has been already."""
+        """Part when it has been idle for ms, at once if it has been already."""
         cdef uint64_t since = self.idle_since_ms
         if clock.now_ms >= since + ms:
-            self.close()
+            self.part()
         else:
             set_deadline(self.w.wheel, self, since + ms)
+
+    cdef void part(self) noexcept:
+        """A FIN, then what crosses it is read and dropped: close(2) would answer it with a reset,
+        which takes along what the client has not read yet (RFC 9112 §9.6)."""
+        self.state = C_LINGER
+        self.linger_ms = PARTING_MS
+        self.linger_end_ms = clock.now_ms + PARTING_MS
+        self.shut()
+        self.linger_on()
 
     cdef void close(self) noexcept:
         """What was written still goes out, if the client takes it in time."""
@@ -819,7 +839,10 @@ cdef class ClientH1(Link):
             if r is not None and self.held_n:
                 self.was_silent = True
                 self.refuse_silently(r)
-            self.close()
+            if self.w.is_quitting and self.r is None and self.client.requests:
+                self.part()
+            else:
+                self.close()
         self.w.settle()
 
     cdef void refuse_silently(self, Request r) noexcept:

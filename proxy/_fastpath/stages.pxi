@@ -333,6 +333,7 @@ cdef int find_target(Worker w, Request r, ProxySettings s) noexcept:
         take_target(r, found)
     except Exception as error:                   # dynamic.TargetError
         r.add_attempt(copy(&r.arena, url))
+        tell_error(R_ERROR, r, "finding where \"proxy_pass\" leads", error)
         return INTERNAL if getattr(error, "is_ours", True) else UPSTREAM_NOT_RESOLVED
     return GO
 
@@ -356,6 +357,7 @@ async def look_up_target(Worker w, Request r, ProxySettings s, bytes url):
     except Exception as error:
         if r.waiter is not task:
             return
+        tell_error(R_ERROR, r, "finding where \"proxy_pass\" leads", error)
         verdict = INTERNAL if getattr(error, "is_ours", True) else UPSTREAM_NOT_RESOLVED
     r.waiter = None
     tick()

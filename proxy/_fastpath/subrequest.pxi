@@ -92,6 +92,7 @@ cdef int ask_request(
             parent.subs = []
         parent.subs.append(sub)
     except MemoryError:
+        sub.end()
         return NO_MEMORY
     w.drive(sub, GO)
     return 0
@@ -211,7 +212,8 @@ cdef int check_access(Worker w, Request r) noexcept:
                 return NO_MEMORY
             try:
                 r.waiter = w.loop.create_task(check_password(w, r, s, slow[0], slow[1]))
-            except Exception:
+            except Exception as error:
+                tell_error(R_ALERT, r, "checking a password", error)
                 return INTERNAL
             return PARK
         rc = judge(w, r, rc)
@@ -245,8 +247,10 @@ async def check_password(Worker w, Request r, AccessSettings s, bytes stored, by
     task = r.waiter
     try:
         is_right = await w.loop.run_in_executor(None, s.check_slow, stored, password)
-    except Exception:
+    except Exception as error:
         is_right = None
+        if r.waiter is task:
+            tell_error(R_ALERT, r, "checking a password", error)
     if r.waiter is not task:
         return
     r.waiter = None

@@ -34,7 +34,8 @@ cdef void count_asked(Worker w, Upstream u, Peer p) noexcept:
             labels = {"upstream": u.name.decode("latin-1"), "peer": p.name.decode("latin-1")}
             p.failed_counter = w.counters.counter("headrace_upstream_peer_fails_total", labels)
             p.asked_counter = w.counters.counter("headrace_upstream_peer_requests_total", labels)
-        except Exception:
+        except Exception as error:
+            tell_error(R_ALERT, None, "counting the requests of a peer", error)
             return
     count(w.counters, p.asked_counter, 1)
 

@@ -11,6 +11,7 @@ from proxy.base._escape cimport ESCAPE_HTML, escape_uri, escaped_size
 from proxy.base._clock cimport clock
 from proxy.base._pcre cimport Pattern
 from proxy.base._request cimport BLOCKED, BodyFilter, Request
+from proxy.base._told cimport R_ALERT, tell_error
 from proxy.base.head cimport *
 from proxy.base.span cimport Str, of_bytes, text, to_bytes
 from proxy.base.verdict cimport INTERNAL, NO_MEMORY
@@ -130,7 +131,8 @@ cdef class SsiFilter(BodyFilter):
         try:
             self.rest = self.rest + p[:n]
             self.read(r)
-        except Exception:
+        except Exception as error:
+            tell_error(R_ALERT, r, "reading a document with SSI", error)
             rc = INTERNAL
         self.is_busy = was_busy
         return rc if rc < 0 else self.pump(r)
@@ -141,7 +143,8 @@ cdef class SsiFilter(BodyFilter):
             self.is_ended = True
             try:
                 self.read(r)
-            except Exception:
+            except Exception as error:
+                tell_error(R_ALERT, r, "reading a document with SSI", error)
                 rc = INTERNAL
         return rc if rc < 0 else self.pump(r)
 
@@ -153,7 +156,8 @@ cdef class SsiFilter(BodyFilter):
         self.is_busy = True
         try:
             rc = self.send_queue(r)
-        except Exception:
+        except Exception as error:
+            tell_error(R_ALERT, r, "reading a document with SSI", error)
             rc = INTERNAL
         self.is_busy = was_busy
         if rc == 0 and (self.awaited is not None or len(self.rest) > HELD_BYTES):
@@ -231,8 +235,8 @@ cdef class SsiFilter(BodyFilter):
                 it.pieces.append(it.stub)
             if it.variable is not None:
                 self.shared.put(self.shared.variables, it.variable, b"".join(it.pieces))
-        except Exception:
-            pass
+        except Exception as error:
+            tell_error(R_ALERT, r, "taking what SSI included", error)
         if is_waited:
             self.awaited = None
         if self.is_busy:                         # whoever is at work sees that it is over
@@ -241,7 +245,8 @@ cdef class SsiFilter(BodyFilter):
             self.is_busy = True
             try:
                 self.read(r)
-            except Exception:
+            except Exception as error:
+                tell_error(R_ALERT, r, "reading a document with SSI", error)
                 self.is_ended = True
             self.is_busy = False
         r.conductor.go_on(r)
@@ -504,7 +509,8 @@ cdef int begin_ssi(SsiSettings s, Request r) noexcept:
                 filter.shared = Shared.__new__(Shared)
             filter.next = <BodyFilter>r.filters
             r.filters = filter
-    except Exception:
+    except Exception as error:
+        tell_error(R_ALERT, r, "beginning a document with SSI", error)
         return INTERNAL
     r.length = -1
     if not s.keeps_modified:

@@ -4,6 +4,7 @@ from cython cimport final
 from libc.stdlib cimport malloc, realloc
 from libc.string cimport memcpy
 
+from proxy.base._told cimport R_ALERT, tell_error
 from proxy.engine._openssl cimport *
 from proxy.engine._tls_context cimport ssl_index, why
 
@@ -108,7 +109,8 @@ cdef int choose(Tls tls, bytes name) noexcept:
             tls.server = tls.door.find_server(name)
             if tls.server is not None:
                 chosen = <ServerTls?>tls.server.tls
-        except Exception:
+        except Exception as error:
+            tell_error(R_ALERT, None, "choosing the server of a TLS name", error)
             return -1
     if chosen is not None:
         tls.server_tls = chosen

@@ -9,6 +9,7 @@ from libc.string cimport memcpy, memset
 from proxy.base._arena cimport copy, take
 from proxy.base._client cimport Address
 from proxy.base._report cimport R_CRIT, R_ERROR, report, report_about, report_text
+from proxy.base._told cimport R_ALERT, tell_error
 from proxy.base.head cimport *
 from proxy.base.span cimport Str, is_same_word, of_bytes, text, to_bytes
 from proxy.base.verdict cimport NO_MEMORY
@@ -166,7 +167,8 @@ cdef int judge_password(AccessSettings s, Request r, list slow) noexcept:
         told = f'open() "{shown(path)}" failed ({error.errno}: {error.strerror})'.encode()
         report(R_ERROR if error.errno == ENOENT else R_CRIT, r, of_bytes(told))
         return 403 if error.errno == ENOENT else 500
-    except Exception:
+    except Exception as error:
+        tell_error(R_ALERT, r, "checking a password", error)
         return 500
 
 

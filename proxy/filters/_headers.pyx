@@ -8,6 +8,7 @@ from libc.string cimport memcpy, memset
 
 from proxy.base._arena cimport copy, take
 from proxy.base._clock cimport clock
+from proxy.base._told cimport R_ALERT, tell_error
 from proxy.base.head cimport *
 from proxy.base.span cimport Str, of_bytes, text, to_bytes
 from proxy.base.verdict cimport NO_MEMORY
@@ -195,7 +196,8 @@ cdef int set_expires(HeaderSettings s, Request r) noexcept:
             return rc
         try:
             found = s.read_expires(to_bytes(value).decode("latin-1"), kind == EXPIRES_MODIFIED)
-        except Exception:
+        except Exception as error:
+            tell_error(R_ALERT, r, "reading the value of \"expires\"", error)
             return 0
         if found is None or found[0] == EXPIRES_OFF:
             return 0

@@ -3,9 +3,10 @@
 from libc.stdlib cimport free, malloc
 
 from proxy.base._arena cimport copy
+from proxy.base._told cimport R_ALERT, tell_error
 from proxy.base.head cimport *
 from proxy.base.span cimport is_same_word, of_bytes, to_bytes
-from proxy.base.verdict cimport NO_MEMORY
+from proxy.base.verdict cimport INTERNAL, NO_MEMORY
 from proxy.base._escape cimport ESCAPE_URI, escape_uri, escaped_size
 from proxy.variables._variables cimport evaluate
 from proxy.wire._fields cimport find_name
@@ -269,8 +270,9 @@ cdef int rewrite_field(object rules, Request r, Field* f, bint is_refresh) noexc
     cdef Str value
     try:
         new = rules(r, to_bytes(value_of(&r.answer, f)), is_refresh)
-    except Exception:
-        return -64
+    except Exception as error:
+        tell_error(R_ALERT, r, "rewriting a field of the answer", error)
+        return INTERNAL
     if new is None:
         return 0
     name = copy(&r.arena, name_of(&r.answer, f))

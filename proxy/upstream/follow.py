@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
+from proxy.base._told import tell
 from proxy.upstream.servers import ServerLine, is_literal, make_peers
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ async def _follow_name(
         code = -1
         try:
             answer = await resolver.answer(line.endpoint.host, settings.resolver_timeout_ms)
-        except Exception:  # the resolver's own kinds: all mean that nothing new is known
+        except Exception as error:  # the resolver's own kinds: nothing new is known
+            tell(f'resolving "{line.endpoint.host}" of an upstream', error, is_ours=False)
             answer = None
         if answer is not None:
             code = answer.code

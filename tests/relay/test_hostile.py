@@ -53,6 +53,7 @@ CONF = """
 HALF = b"GET / HTTP/1.1\r\nHost: a\r\n"
 POST = b"POST /%s HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc"
 CHUNKS = b"POST /%s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+HALF_BODY = b"GET /streamed HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc"
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -65,6 +66,7 @@ class Kind(NamedTuple):
     again: bytes = b""
     times: int = 0
     has_ears: bool = True
+    leaves: bool = False          # sends its FIN
 
 
 KINDS = [
@@ -73,6 +75,7 @@ KINDS = [
     Kind("a byte of a streamed body at a time", MANY, POST % b"streamed", b"d", times=10),
     Kind("never reads", MANY, GET % b"streamed", has_ears=False),
     Kind("never reads a buffered answer", MANY, GET % b"", has_ears=False),
+    Kind("leaves half a body and never reads", SOME, HALF_BODY, has_ears=False, leaves=True),
     Kind("says nothing", SOME, b""),
     Kind("half a line", SOME, b"GET / HT"),
     Kind("a head line at a time", SOME, HALF, b"X-A: b\r\n"),
@@ -218,6 +221,10 @@ def test_slow_clients_are_cut_and_cost_little(headrace, files, flood, kind):
                         sock.send(kind.again)
 
         live_on()
+        if kind.leaves:
+            time.sleep(0.5)                      # the answer waits for them by then
+            for sock in clients:
+                sock.shutdown(socket.SHUT_WR)
         is_cut = until(lambda: held(gateway, flood)[0] <= HEALTHY, CUT_WITHIN_S, live_on)
         assert is_cut, f"{held(gateway, flood)[0]} of {count} still here"
         print(f"{most} of {count} at once, {most_kib - before_kib} KiB,",

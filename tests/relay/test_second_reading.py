@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 from gateway import wait_for
@@ -50,7 +51,10 @@ def test_what_follows_a_body_in_a_file_is_not_overwritten_by_it(headrace, upstre
     with gateway.client() as client:
         client.get("/up")                        # leaves an idle connection to take
         for _ in range(5):
-            client.send(post(body) + b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+            # the last read is short: the file's bytes would lie over what follows in it
+            client.send(post(body)[:-100])
+            time.sleep(0.05)
+            client.send(body[-100:] + b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
             assert client.read("POST").status == 200
             assert client.read().status == 200
     assert [it.target for it in upstream.requests[1:]] == ["/up", "/next"] * 5
@@ -250,6 +254,60 @@ def test_the_log_tells_of_the_answer_after_a_wait(headrace, upstreams):
     log = gateway.prefix / "logs" / "access.log"
     wait_for(lambda: "/paced" in log.read_text())
     assert "/paced the-slow-one" in log.read_text()
+
+
+def test_values_that_were_asked_early_stay_what_they_were(headrace, upstreams):
+    """They were found in the read buffer, which is another's by the time the log is written."""
+    gate = threading.Event()
+
+    def late(request) -> bytes:
+        if request.target.startswith("/up"):
+            gate.wait(10)
+        return answer(b"late")
+
+    upstream = upstreams(late)
+    asked = ("$http_x", "$arg_a", "$cookie_c", "$request_uri", "$args", "$host", "$part", "$mapped",
+             "$http_user_agent", "$uri")
+    gateway = headrace(
+        "map $http_x $mapped { ~^(?<part>[a-z]+) $part-$http_x; }"
+        f"log_format told '{' '.join(asked)}'; access_log %%DIR%%/logs/access.log told;"
+        + conf(upstream.address, " ".join(f'if ({it} = "never") {{ return 500; }}' for it in asked))
+    )
+    said = "abc123 1 biscuit /up?a=1 a=1 host.example abc abc-abc123 agent-of-ours /up\n"
+    with gateway.client() as client:
+        client.send("GET /up?a=1 HTTP/1.1\r\nHost: host.example\r\nX: abc123\r\n"
+                    "Cookie: c=biscuit\r\nUser-Agent: agent-of-ours\r\n\r\n")
+        upstream.wait(1)
+        for _ in range(3):
+            gateway.get("/ok?" + "z" * 500, X="y" * 500)
+        gate.set()
+        assert client.read().text == "late"
+    log = gateway.prefix / "logs" / "access.log"
+    wait_for(lambda: "/up" in log.read_text())
+    assert said in log.read_text()
+
+
+def test_trailers_behind_an_answer_that_fills_every_buffer(headrace, upstreams):
+    """Many small chunks wait for one write; trailers that find no room behind them go after it."""
+    trailers = b"".join(b"X-Trailer-%d: %s\r\n" % (n, b"t" * 1000) for n in range(12))
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n"
+    upstream = upstreams()
+    gateway = headrace(conf(upstream.address, "proxy_pass_trailers on;"))
+    for count in range(1, 140, 4):
+        body = (b"3e8\r\n" + b"c" * 1000 + b"\r\n") * count
+        upstream.answer = [head + body[:1007], body[1007:] + b"0\r\n" + trailers + b"\r\n"]
+        upstream.answer = lambda _, pieces=upstream.answer: slowly(pieces)
+        with gateway.client() as client:
+            client.send("GET /up HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n\r\n")
+            got = client.read()
+        assert got.is_whole and got.body == b"c" * 1000 * count, count
+        assert len(got.trailers) == 12, count
+
+
+def slowly(pieces: list[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        yield piece
+        time.sleep(0.02)
 
 
 def test_a_value_of_ours_cannot_end_a_field(headrace, upstream):
