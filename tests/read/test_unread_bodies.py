@@ -106,7 +106,8 @@ def test_the_rest_of_a_body_is_dropped_or_the_connection_closed(
 
 def test_a_bad_chunk_in_the_rest_ends_the_connection(gateway):
     with gateway.client() as client:
-        client.send("POST /200 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        client.send("POST /200 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+                    "3\r\nabc\r\n")
         assert client.read("POST").status == 200
         client.send("zz\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
         assert client.is_closed()
