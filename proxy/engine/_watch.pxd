@@ -22,6 +22,7 @@ cdef extern from * nogil:
 
 cdef class Watched(Timed):
     cdef int fd                          # -1: closed
+    cdef int closing_fd
     cdef uint8_t mask                    # what is watched for
     cdef headrace_uv_handle* handle      # NULL: never opened, or gone
     cdef void* next_watched              # all that are open, for detach()
@@ -30,6 +31,6 @@ cdef class Watched(Timed):
     # fd is ours from now on, whatever is returned: 0, or -errno and it is closed
     cdef int open_watch(self, int fd) noexcept
     cdef void watch(self, int mask) noexcept
-    cdef void close_watch(self) noexcept         # the descriptor closes now, on_closed comes later
+    cdef void close_watch(self) noexcept         # at the end of this turn, then on_closed comes
     cdef void on_ready(self, int events) noexcept
     cdef void on_closed(self) noexcept

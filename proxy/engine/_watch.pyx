@@ -9,8 +9,6 @@ from libc.errno cimport EBADF, ENOMEM
 from libc.stdlib cimport free, malloc
 from posix.unistd cimport close as c_close
 
-import uvloop.loop
-
 
 cdef extern from "Python.h" nogil:
     ctypedef int PyGILState_STATE
@@ -83,8 +81,8 @@ cdef int n_kept = 0
 cdef void* first_watched = NULL
 
 
-cdef find_libuv():
-    cdef void* so = dlopen(uvloop.loop.__file__.encode(), RTLD_NOW | RTLD_NOLOAD)
+cdef find_libuv(bytes file):
+    cdef void* so = dlopen(<const char*>file, RTLD_NOW | RTLD_NOLOAD)
     cdef int i
     if so == NULL:
         raise ImportError("uvloop's own module cannot be opened")
@@ -98,8 +96,10 @@ def attach(loop) -> None:
     """From now on watches live on this uvloop loop; one loop a process. ImportError when its
     libuv cannot be reached."""
     global the_loop, check, poll_bytes
-    find_libuv()
-    the_loop = PyCapsule_GetPointer(uvloop.loop.libuv_get_loop_t_ptr(loop), NULL)
+    from uvloop import loop as inside            # not before: a master needs none of it
+
+    find_libuv(inside.__file__.encode())
+    the_loop = PyCapsule_GetPointer(inside.libuv_get_loop_t_ptr(loop), NULL)
     poll_bytes = uvp_handle_size(UV_POLL)
     check = <uvh*>malloc(uvp_handle_size(UV_CHECK))
     if check == NULL:
@@ -162,6 +162,9 @@ cdef void on_poll_closed(uvh* handle) noexcept with gil:
         n_kept += 1
     else:
         free(handle)
+    # Not sooner: libuv forgets descriptors at the end of its turn. One that is closed by then
+    # and open elsewhere, as a listening socket is, would be reported for ever.
+    c_close(w.closing_fd)
     w.on_closed()
     Py_DECREF(w)
 
@@ -222,7 +225,7 @@ cdef class Watched(Timed):
         else:
             first_watched = self.next_watched
         uvp_close(handle, on_poll_closed)        # stops it, too
-        c_close(self.fd)
+        self.closing_fd = self.fd
         self.fd = -1
 
     cdef void on_ready(self, int events) noexcept:
