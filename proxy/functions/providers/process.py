@@ -7,7 +7,6 @@ waits: orders go out as the socket takes them, events come in by callback.
 from __future__ import annotations
 
 import array
-import contextlib
 import json
 import os
 import socket
@@ -193,8 +192,9 @@ class LogLines:
     def _close(self, fd: int) -> None:
         self._loop.remove_reader(fd)
         del self._parts[fd]
-        with contextlib.suppress(OSError):
-            os.close(fd)
+        # Not now: libuv forgets it at the end of its turn, and the master has this pipe, too. One
+        # that is closed before would be reported for ever.
+        self._loop.call_soon(os.close, fd)
 
     def close(self) -> None:
         """Read what is there yet, then let go. Somebody that the replica left behind may go on
