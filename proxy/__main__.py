@@ -17,6 +17,10 @@ SAID_ON_STDERR = ("emerg", "alert", "crit", "error", "warn")
 
 def main() -> int:
     """Exit status: 0, or 1 for whatever was refused."""
+    if sys.argv[1:2] == ["fn"]:
+        from proxy.functions.command import main as run
+
+        return run(sys.argv[2:])
     try:
         options = read_options(sys.argv[1:])
     except OptionError as error:

@@ -59,6 +59,7 @@ class Controller:
         self._providers: dict[type[Provider], Provider] = {}
         self._routes: Routes | None = None
         self._servers: list[asyncio.AbstractServer] = []
+        self._is_begun = asyncio.Event()
         self._is_listed = False
         self._is_reborn = False
         self._is_loading = False  # what comes was there before: who is needed by nobody sleeps on
@@ -122,6 +123,7 @@ class Controller:
                 self.scaler.watch(key, ready=keeper.desired)
         self._prepare()
         self.settle_if_seen()
+        self._is_begun.set()
         self._sweep()
 
     async def close(self) -> None:
@@ -357,14 +359,14 @@ class Controller:
 
     @property
     def routes(self) -> Routes:
-        """Made for the first request."""
+        """Made for the first request; each waits until begin() is done."""
         if self._routes is None:
             from proxy.functions.http import Answer, Request, Routes, json_answer
 
             async def look(request: Request) -> Answer:
                 return json_answer(self.look())
 
-            self._routes = Routes()
+            self._routes = Routes(self._is_begun)
             self._routes.add("GET", "/replicas", look)
             if self.api is not None:
                 self.api.add_routes(self._routes)
@@ -383,12 +385,15 @@ class Controller:
 
         try:
             if self.api is None:
-                self.api = Api(self)
-                self._routes = None
+                api = Api(self)
+                stored = api.open(self.model)
+                self.api = api
+                if self._routes is not None:
+                    api.add_routes(self._routes)
+                return stored
             return self.api.open(self.model)
         except (OSError, sqlite3.Error) as error:
             self.warn(f"the API is not served: {error}")
-            self.api = None
             return []
 
     def look(self) -> Any:

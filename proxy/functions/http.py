@@ -125,9 +125,10 @@ class Request:
 
 
 class Routes:
-    """Which handler a request is for."""
+    """Which handler a request is for. is_open: requests wait until it is set."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_open: asyncio.Event | None = None) -> None:
+        self._is_open = is_open
         self._rows: dict[str, list[tuple[frozenset[str], list[str], Handle]]] = {}
 
     def add(self, methods: str, pattern: str, handle: Handle) -> None:
@@ -140,6 +141,8 @@ class Routes:
 
     async def handle(self, request: Request) -> Answer:
         """Raises Refused for a path or method nobody serves."""
+        if self._is_open is not None:
+            await self._is_open.wait()
         parts = request.path.lstrip("/").split("/")
         allowed: set[str] = set()
         for methods, pattern, handle in self._rows.get(parts[0], ()):

@@ -58,8 +58,10 @@ class Teller:
                 link.tell_gone(key)
 
     def tell_replicas(self, key: str) -> None:
-        """Who is ready of a version."""
-        if self.is_settled:
+        """Who is ready of a version. Of one that is no more they know: the function was told."""
+        name, _, version = key.rpartition("/")
+        function = self.view.functions.get(name)
+        if self.is_settled and function is not None and function.version(version) is not None:
             rows = self._rows(key)
             for link in self.links:
                 link.tell_replicas(key, rows)

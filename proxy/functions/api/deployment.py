@@ -115,7 +115,7 @@ class Reader:
                 it = replace(it, scale=scale, ready=ready)
         except (ValueError, ConfError) as error:
             raise refuse(getattr(error, "message", "") or str(error)) from None
-        if block is not None and (block.own("static") or block.own("provider")):
+        if words.keys() & {"static", "provider"}:
             handler, cwd = it.handler, it.cwd
         else:
             handler, cwd = self.handler_of(said, kind or mode_of(env))

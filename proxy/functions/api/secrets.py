@@ -1,14 +1,11 @@
-"""Secrets: files that only the gateway may read, a folder for each namespace."""
+"""`/system/secrets`: names can be listed, values only be written."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
-import os
 from typing import TYPE_CHECKING, Any
 
-from proxy.functions.grammar import SECRET_NAME
 from proxy.functions.http import Answer, Refused, json_answer
 
 if TYPE_CHECKING:
@@ -16,48 +13,6 @@ if TYPE_CHECKING:
     from proxy.functions.http import Request, Routes
 
 MOST_BYTES = 1 << 20
-
-
-class Secrets:
-    """The files below `folder`."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-
-    def path(self, namespace: str, name: str) -> str:
-        """Where it is or would be. Raises ValueError for what is no name."""
-        if SECRET_NAME.fullmatch(name) is None or "/" in namespace or namespace[:1] in ("", "."):
-            raise ValueError(f'invalid name of a secret "{name}"')
-        return os.path.join(self.folder, namespace, name)
-
-    def has(self, namespace: str, name: str) -> bool:
-        return os.path.isfile(self.path(namespace, name))
-
-    def names(self, namespace: str) -> list[str]:
-        with contextlib.suppress(OSError):
-            found = os.listdir(os.path.join(self.folder, namespace))
-            return sorted(it for it in found if SECRET_NAME.fullmatch(it))
-        return []
-
-    def read(self, namespace: str, name: str) -> bytes:
-        """Raises OSError."""
-        with open(self.path(namespace, name), "rb") as file:
-            return file.read()
-
-    def write(self, namespace: str, name: str, value: bytes) -> None:
-        """Whole or not at all. Raises OSError."""
-        path = self.path(namespace, name)
-        os.makedirs(self.folder, mode=0o700, exist_ok=True)
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        part = os.path.join(os.path.dirname(path), f".{name}.new")
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(value)
-        os.replace(part, path)
-
-    def remove(self, namespace: str, name: str) -> None:
-        """Raises FileNotFoundError."""
-        os.unlink(self.path(namespace, name))
 
 
 class SecretApi:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.functions.api.auth import Auth
 from proxy.functions.api.deployment import Reader, names_of
-from proxy.functions.api.secrets import Secrets
 from proxy.functions.api.status import Statuses
 from proxy.functions.api.wanted import auth_path
 from proxy.functions.http import Refused
 from proxy.functions.model import NAMESPACE, SPACE
 from proxy.functions.provider import Refusal
 from proxy.functions.register import now_text
+from proxy.functions.secrets import Secrets, secrets_of
 from proxy.functions.store import Held, Store
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from proxy.functions.http import Request, Routes
     from proxy.functions.model import Function, Version
 
-SECRETS = "var/secrets"
 DEPLOYMENT = (
     "service", "image", "namespace", "envProcess", "envVars", "constraints", "secrets", "labels",
     "annotations", "limits", "requests", "readOnlyRootFilesystem",
@@ -55,8 +54,7 @@ class Api:
         block = blocks[0] if blocks else http
         root = block.own("root") if blocks else None
         self.reader = Reader(http, block.path(root) if root else "")
-        folder = block.path(block.get("secrets_path")) if blocks else http.path(SECRETS)
-        self.secrets = Secrets(os.path.abspath(folder))
+        self.secrets = secrets_of(model)
         servers = [it for it in http.find("server") if it.get("openfaas_api")]
         self.auth.open({auth_path(it) for it in servers})
         if self._is_open:

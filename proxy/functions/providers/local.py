@@ -13,11 +13,12 @@ import shutil
 import signal
 import socket
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.functions.orders import argv_of
 from proxy.functions.provider import Provider, Refusal, Running, Usage
 from proxy.functions.providers.process import LogLines
+from proxy.functions.secrets import Secrets, secrets_of
 from proxy.functions.zygotes import Zygotes, most_zygotes
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from proxy.functions.model import Version
     from proxy.functions.provider import Events
 
+FOLDER = "headrace-fn-"
 PATH_BYTES = 100  # of a Unix socket
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -56,10 +58,10 @@ class Place:
             self.holder = None
 
     def forget_files(self) -> None:
-        with contextlib.suppress(OSError):
-            os.unlink(self.socket)
-        with contextlib.suppress(OSError):
-            os.rmdir(os.path.dirname(self.socket))
+        """Its folder: the socket, and the copies of its secrets."""
+        folder = os.path.dirname(self.socket)
+        if os.path.basename(folder).startswith(FOLDER):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Local(Provider):
@@ -70,6 +72,7 @@ class Local(Provider):
     def __init__(self, loop: asyncio.AbstractEventLoop, events: Events) -> None:
         super().__init__(loop, events)
         self.processes: Zygotes
+        self.secrets = Secrets("")
         self._places: dict[str, Place] = {}
         self._running: list[Running] = []
         self._is_listed = asyncio.Event()
@@ -82,6 +85,7 @@ class Local(Provider):
     def prepare(self, model: Block, versions: Iterable[Version]) -> None:
         """These are all that there are: what can be made warm is."""
         self.processes.most = most_zygotes(model)
+        self.secrets = secrets_of(model)
         self.processes.prepare(versions)
 
     def describe(self, version: Version) -> str:
@@ -107,10 +111,10 @@ class Local(Provider):
         return self._running
 
     def place(self, version: Version, stem: str) -> str:
-        folder = tempfile.mkdtemp(prefix="headrace-fn-")
+        folder = tempfile.mkdtemp(prefix=FOLDER)
         if len(os.fsencode(folder)) > PATH_BYTES:
             os.rmdir(folder)
-            folder = tempfile.mkdtemp(prefix="headrace-fn-", dir="/tmp")
+            folder = tempfile.mkdtemp(prefix=FOLDER, dir="/tmp")
         holder = hold_port()
         port = holder.getsockname()[1]
         place = Place(port, os.path.join(folder, "s"))
@@ -126,10 +130,37 @@ class Local(Provider):
         place = self._places[id]
         try:
             order = version.order(place.port, place.socket)
+            self._furnish(version, place, order)
         except (ValueError, OSError) as error:
             self.loop.call_soon(self.on_failed, id, str(error))
             return
         self.processes.start(id, order)
+
+    def _furnish(self, version: Version, place: Place, order: dict[str, Any]) -> None:
+        """Its folder is its user's, and holds its secrets. Raises OSError, ValueError."""
+        uid, gid = order["uid"], order["gid"]
+        is_other = os.getuid() == 0 and uid != 0
+        folder = os.path.dirname(place.socket)
+        if is_other:
+            os.chown(folder, uid, gid)
+        if not version.secrets:
+            return
+        inside = os.path.join(folder, "secrets")
+        os.mkdir(inside, 0o700)
+        for name in version.secrets:
+            try:
+                value = self.secrets.read(version.namespace, name)
+            except OSError:
+                text = f'there is no secret "{name}" in namespace "{version.namespace}"'
+                raise ValueError(text) from None
+            fd = os.open(os.path.join(inside, name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(value)
+                if is_other:
+                    os.fchown(fd, uid, gid)
+        if is_other:
+            os.chown(inside, uid, gid)
+        order["env"] |= {"SECRETS_PATH": inside, "secret_mount_path": inside}
 
     def stop(self, id: str, is_forced: bool) -> None:
         self.processes.signal(id, signal.SIGKILL if is_forced else signal.SIGTERM)
@@ -139,8 +170,6 @@ class Local(Provider):
         place = self._places.get(id)
         if place is not None:
             place.release()
-            if not address.startswith("unix:"):
-                place.forget_files()
 
     def on_early_exit(self, key: str) -> None:
         """It ended before it listened: a server that sets no SO_REUSEADDR cannot bind a port that

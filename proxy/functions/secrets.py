@@ -1,0 +1,67 @@
+"""Secrets: files that only the gateway may read, a folder for each namespace.
+
+A replica gets copies of those that its function names, in a folder of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from proxy.functions.grammar import SECRET_NAME
+
+if TYPE_CHECKING:
+    from proxy.conf.inherit import Block
+
+FOLDER = "var/secrets"
+
+
+class Secrets:
+    """The files below `folder`."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def path(self, namespace: str, name: str) -> str:
+        """Where it is or would be. Raises ValueError for what is no name."""
+        if SECRET_NAME.fullmatch(name) is None or "/" in namespace or namespace[:1] in ("", "."):
+            raise ValueError(f'invalid name of a secret "{name}"')
+        return os.path.join(self.folder, namespace, name)
+
+    def has(self, namespace: str, name: str) -> bool:
+        return os.path.isfile(self.path(namespace, name))
+
+    def names(self, namespace: str) -> list[str]:
+        with contextlib.suppress(OSError):
+            found = os.listdir(os.path.join(self.folder, namespace))
+            return sorted(it for it in found if SECRET_NAME.fullmatch(it))
+        return []
+
+    def read(self, namespace: str, name: str) -> bytes:
+        """Raises OSError."""
+        with open(self.path(namespace, name), "rb") as file:
+            return file.read()
+
+    def write(self, namespace: str, name: str, value: bytes) -> None:
+        """Whole or not at all. Raises OSError."""
+        path = self.path(namespace, name)
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        part = os.path.join(os.path.dirname(path), f".{name}.new")
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(value)
+        os.replace(part, path)
+
+    def remove(self, namespace: str, name: str) -> None:
+        """Raises FileNotFoundError."""
+        os.unlink(self.path(namespace, name))
+
+
+def secrets_of(model: Block) -> Secrets:
+    """As the conf has them."""
+    http = model.find("http")[0]
+    blocks = http.find("functions")
+    path = blocks[0].get("secrets_path") if blocks else FOLDER
+    return Secrets(os.path.abspath(http.path(path)))
