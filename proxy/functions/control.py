@@ -5,7 +5,7 @@ adopts them by their ids. On its own orderly end it leaves them to the master, t
 
 What it is made of: register.py (which functions there are), keeper.py (one version each),
 scaler.py (how many replicas), provider.py (who makes them), teller.py (what workers know),
-journal.py (what functions print), and, for whoever asks over HTTP, api/ and queue/.
+journal.py (what functions print), and, for whoever asks over HTTP, front.py, api/ and queue/.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 from proxy.conf.report import ConfError
 from proxy.functions.declared import read_functions
+from proxy.functions.front import Front
 from proxy.functions.journal import Journal
 from proxy.functions.keeper import READY, STARTING, Keeper, Replica
 from proxy.functions.links import Link
+from proxy.functions.model import find_function
 from proxy.functions.provider import Provider, find_provider
 from proxy.functions.providers.local import Local
+from proxy.functions.queue.service import Service
 from proxy.functions.register import Register
 from proxy.functions.scaler import SWEEP_S, Scaler
 from proxy.functions.teller import Teller
@@ -32,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proxy.conf.inherit import Block
-    from proxy.functions.http import Routes
     from proxy.functions.model import Function, Version
 
 ERROR, NOTICE, INFO = 4, 6, 7  # levels of the error log
@@ -55,17 +58,17 @@ class Controller:
         self.scaler = Scaler(
             self.loop, open_counts(seat), self.keepers.get, self.notice, self._forget_if_idle
         )
-        self.api: Any = None
+        self.queue = Service(self, model)
+        self.front = Front(self)
         self._providers: dict[type[Provider], Provider] = {}
-        self._routes: Routes | None = None
         self._servers: list[asyncio.AbstractServer] = []
-        self._is_begun = asyncio.Event()
         self._is_listed = False
         self._is_reborn = False
         self._is_loading = False  # what comes was there before: who is needed by nobody sleeps on
         self._serial = 0
         self._adopted: list[Replica] = []
         self._starting = 0
+        self._reloads: asyncio.Task[None] | None = None
         self._turns: deque[str] = deque()
 
     def run(self) -> None:
@@ -89,13 +92,13 @@ class Controller:
         for _, fd in self.seat.listeners:
             sock = socket.socket(fileno=fd)
             sock.setblocking(False)
-            self._servers.append(  # uvloop keeps none: it stops listening when it is collected
-                await self.loop.create_unix_server(lambda: Link(self.teller, self._http), sock=sock)
-            )
+            make = partial(Link, self.teller, self.front.connect)
+            # uvloop keeps none: a server stops listening when it is collected
+            self._servers.append(await self.loop.create_unix_server(make, sock=sock))
 
     async def begin(self) -> None:
         """Adopt what runs, then start what lacks."""
-        stored = self.open_api()
+        stored = self.front.open_api(self.model)
         functions = {it.key: it for it in stored} | self.declared()
         local = self._providers.get(Local)
         running = await local.find_running() if local is not None else []
@@ -123,14 +126,15 @@ class Controller:
                 self.scaler.watch(key, ready=keeper.desired)
         self._prepare()
         self.settle_if_seen()
-        self._is_begun.set()
+        self.front.is_open.set()
+        self.queue.start()
         self._sweep()
 
     async def close(self) -> None:
         for provider in self._providers.values():
             await provider.close()
-        if self.api is not None:
-            await self.api.close()
+        await self.queue.close()
+        await self.front.close()
 
     def _sweep(self) -> None:
         self.loop.call_later(SWEEP_S, self._sweep)
@@ -152,9 +156,10 @@ class Controller:
             self.warn(f"the controller keeps its conf: {error}")
             return
         if self._is_listed:
-            self.register.put_all(self.open_api())
+            self.register.put_all(self.front.open_api(self.model))
             self.register.declare(self.declared())
             self._prepare()
+            self._reloads = self.loop.create_task(self.queue.reload(self.model))
 
     def declared(self) -> dict[str, Function]:
         """The functions of the conf as it is. One that cannot be read was checked by the master:
@@ -254,6 +259,17 @@ class Controller:
             keeper.wanted, keeper.fingerprint = version, version.fingerprint
         return keeper
 
+    # -- what the queue asks (queue.calls.House) --------------------------------------------------
+    def find_function(self, key: str) -> Function | None:
+        return self.register.functions.get(key)
+
+    def find_key(self, name: str) -> str | None:
+        return find_function(name, self.register.functions)
+
+    def call_addresses(self) -> list[str]:
+        """Where a worker takes calls of ours."""
+        return [f"unix:{self.seat.internal_path}"] if self.seat.internal_path else []
+
     # -- what keepers ask (keeper.House) ----------------------------------------------------------
     def provider(self, kind: str) -> Provider:
         """The one for that kind of handler. Raises provider.Refusal."""
@@ -350,51 +366,6 @@ class Controller:
 
     def _is_unseen(self, replica: Replica) -> bool:
         return replica.state == STARTING and self.find(replica.id) is not None
-
-    # -- HTTP -------------------------------------------------------------------------------------
-    def _http(self) -> asyncio.Protocol:
-        from proxy.functions.http import Connection
-
-        return Connection(self.routes, self.warn)
-
-    @property
-    def routes(self) -> Routes:
-        """Made for the first request; each waits until begin() is done."""
-        if self._routes is None:
-            from proxy.functions.http import Answer, Request, Routes, json_answer
-
-            async def look(request: Request) -> Answer:
-                return json_answer(self.look())
-
-            self._routes = Routes(self._is_begun)
-            self._routes.add("GET", "/replicas", look)
-            if self.api is not None:
-                self.api.add_routes(self._routes)
-        return self._routes
-
-    def open_api(self) -> list[Function]:
-        """The API, if a server of the conf lets it in: the functions of its store, when it is
-        opened."""
-        from proxy.functions.api.wanted import is_wanted
-
-        if not is_wanted(self.model):
-            return []
-        import sqlite3
-
-        from proxy.functions.api.service import Api
-
-        try:
-            if self.api is None:
-                api = Api(self)
-                stored = api.open(self.model)
-                self.api = api
-                if self._routes is not None:
-                    api.add_routes(self._routes)
-                return stored
-            return self.api.open(self.model)
-        except (OSError, sqlite3.Error) as error:
-            self.warn(f"the API is not served: {error}")
-            return []
 
     def look(self) -> Any:
         """What /replicas shows."""

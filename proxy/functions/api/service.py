@@ -13,7 +13,7 @@ from proxy.functions.api.auth import Auth
 from proxy.functions.api.deployment import Reader, names_of
 from proxy.functions.api.status import Statuses
 from proxy.functions.api.wanted import auth_path
-from proxy.functions.http import Refused
+from proxy.functions.http import Refused, Routes
 from proxy.functions.model import NAMESPACE, SPACE
 from proxy.functions.provider import Refusal
 from proxy.functions.register import now_text
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from proxy.conf.inherit import Block
     from proxy.functions.control import Controller
-    from proxy.functions.http import Request, Routes
+    from proxy.functions.http import Handle, Request
     from proxy.functions.model import Function, Version
 
 DEPLOYMENT = (
@@ -86,9 +86,11 @@ class Api:
         from proxy.functions.api.secrets import SecretApi
         from proxy.functions.api.system import SystemApi
         from proxy.functions.api.versions import VersionsApi
+        from proxy.functions.queue.api import Api as QueueApi
 
         for it in (FunctionsApi, VersionsApi, LogsApi, NamespaceApi, SecretApi, SystemApi):
             it(self).add_routes(routes)
+        QueueApi(self.controller.queue).add_system(Guarded(routes, self.auth))
 
     # -- what the handlers share ------------------------------------------------------------------
     def namespace_of(self, said: Mapping[str, Any]) -> str:
@@ -172,3 +174,14 @@ class Api:
 
     def forget(self, key: str) -> None:
         self.statuses.forget(key)
+
+
+class Guarded(Routes):
+    """Adds to `routes` what only who has the password may ask."""
+
+    def __init__(self, routes: Routes, auth: Auth) -> None:
+        self._routes = routes
+        self._auth = auth
+
+    def add(self, methods: str, pattern: str, handle: Handle) -> None:
+        self._routes.add(methods, pattern, self._auth.guard(handle))
