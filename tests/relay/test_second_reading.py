@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -46,7 +48,9 @@ def post(body: bytes, target: str = "/up") -> bytes:
 
 
 def test_what_follows_a_body_in_a_file_is_not_overwritten_by_it(headrace, upstream):
-    gateway = headrace(conf(upstream.address, "client_body_buffer_size 1k;"))
+    gateway = headrace(
+        f"upstream kept {{ server {upstream.address}; keepalive 8; }}"
+        + conf("kept", "client_body_buffer_size 1k;"))
     body = b"x" * 60_000
     with gateway.client() as client:
         client.get("/up")                        # leaves an idle connection to take
@@ -62,44 +66,44 @@ def test_what_follows_a_body_in_a_file_is_not_overwritten_by_it(headrace, upstre
 
 def test_a_held_chunked_body_goes_on_when_the_upstream_drains(headrace):
     """All of it was read, but the upstream was full: nothing more comes to wake the reading."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     took: list[int] = []
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/up.sock")       # such a socket holds the same amount each time
+        listener.listen()
 
-    def serve() -> None:
-        while True:
-            try:
-                sock, _ = listener.accept()
-            except OSError:
-                return
-            data = b""
-            time.sleep(0.4)
-            while not data.endswith(b"0\r\n\r\n"):
-                piece = sock.recv(65536)
-                if not piece:
-                    break
-                data += piece
-            else:
-                took.append(len(data))
-                sock.sendall(answer(b"took"))
-            sock.close()
+        def serve() -> None:
+            while True:
+                try:
+                    sock, _ = listener.accept()
+                except OSError:
+                    return
+                data = b""
+                time.sleep(0.15)
+                while not data.endswith(b"0\r\n\r\n"):
+                    piece = sock.recv(65536)
+                    if not piece:
+                        break
+                    data += piece
+                else:
+                    took.append(len(data))
+                    sock.sendall(answer(b"took"))
+                sock.close()
 
-    threading.Thread(target=serve, daemon=True).start()
-    gateway = headrace(conf(
-        f"127.0.0.1:{listener.getsockname()[1]}",
-        "proxy_request_buffering off; proxy_send_timeout 3s; proxy_read_timeout 3s;"
-        " proxy_next_upstream off;",
-        "client_body_timeout 3s;",
-    ))
-    try:
-        for kib in (2600, 2700, 2800, 2900):
+        threading.Thread(target=serve, daemon=True).start()
+        gateway = headrace(conf(
+            f"unix:{folder}/up.sock",
+            "proxy_request_buffering off; proxy_send_timeout 3s; proxy_read_timeout 3s;"
+            " proxy_next_upstream off;",
+            "client_body_timeout 3s;",
+        ))
+        sizes = range(100, 301, 10)
+        for kib in sizes:
             with gateway.client() as client:
                 client.send(b"POST /up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-                            + chunked(b"y" * (kib * 1024), 20_000))
+                            + chunked(b"y" * (kib * 1024), 5000))
                 assert client.read("POST").text == "took", kib
-    finally:
-        listener.close()
-    assert len(took) == 4
+        listener.shutdown(socket.SHUT_RDWR)
+    assert len(took) == len(sizes)
 
 
 def test_a_slow_client_is_no_fault_of_the_upstream(headrace, upstreams):
@@ -267,13 +271,14 @@ def test_values_that_were_asked_early_stay_what_they_were(headrace, upstreams):
 
     upstream = upstreams(late)
     asked = ("$http_x", "$arg_a", "$cookie_c", "$request_uri", "$args", "$host", "$part", "$mapped",
-             "$http_user_agent", "$uri")
+             "$http_user_agent", "$uri", "$same")
     gateway = headrace(
         "map $http_x $mapped { ~^(?<part>[a-z]+) $part-$http_x; }"
+        "map $http_x $same { default $http_x; }"
         f"log_format told '{' '.join(asked)}'; access_log %%DIR%%/logs/access.log told;"
         + conf(upstream.address, " ".join(f'if ({it} = "never") {{ return 500; }}' for it in asked))
     )
-    said = "abc123 1 biscuit /up?a=1 a=1 host.example abc abc-abc123 agent-of-ours /up\n"
+    said = "abc123 1 biscuit /up?a=1 a=1 host.example abc abc-abc123 agent-of-ours /up abc123\n"
     with gateway.client() as client:
         client.send("GET /up?a=1 HTTP/1.1\r\nHost: host.example\r\nX: abc123\r\n"
                     "Cookie: c=biscuit\r\nUser-Agent: agent-of-ours\r\n\r\n")
@@ -292,22 +297,37 @@ def test_trailers_behind_an_answer_that_fills_every_buffer(headrace, upstreams):
     trailers = b"".join(b"X-Trailer-%d: %s\r\n" % (n, b"t" * 1000) for n in range(12))
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n"
     upstream = upstreams()
-    gateway = headrace(conf(upstream.address, "proxy_pass_trailers on;"))
-    for count in range(1, 140, 4):
-        body = (b"3e8\r\n" + b"c" * 1000 + b"\r\n") * count
-        upstream.answer = [head + body[:1007], body[1007:] + b"0\r\n" + trailers + b"\r\n"]
-        upstream.answer = lambda _, pieces=upstream.answer: slowly(pieces)
-        with gateway.client() as client:
+    gateway = headrace(
+        f"upstream kept {{ server {upstream.address}; keepalive 8; }}"
+        + conf("kept", "proxy_pass_trailers on;"))
+    sent = threading.Event()
+
+    def chunks(count: int) -> bytes:
+        return head + (b"3e8\r\n" + b"c" * 1000 + b"\r\n") * count + b"0\r\n" + trailers + b"\r\n"
+
+    def whole(body: bytes) -> Iterator[bytes]:
+        yield body
+        sent.set()
+
+    upstream.answer = lambda _: chunks(8000)     # the window grows: all of the next ones fits it
+    with gateway.client() as client:
+        assert client.get("/up").is_whole
+        for count in range(160, 200, 3):
+            body = chunks(count)
+            upstream.answer = lambda _, body=body: whole(body)
+            sent.clear()
+            held = len(upstream.requests)
             client.send("GET /up HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n\r\n")
+            upstream.wait(held + 1)
+            for pid in gateway.workers():        # it finds all of it at once
+                os.kill(pid, signal.SIGSTOP)
+            sent.wait(1)
+            time.sleep(0.05)
+            for pid in gateway.workers():
+                os.kill(pid, signal.SIGCONT)
             got = client.read()
-        assert got.is_whole and got.body == b"c" * 1000 * count, count
-        assert len(got.trailers) == 12, count
-
-
-def slowly(pieces: list[bytes]) -> Iterator[bytes]:
-    for piece in pieces:
-        yield piece
-        time.sleep(0.02)
+            assert got.is_whole and got.body == b"c" * 1000 * count, count
+            assert len(got.trailers) == 12, count
 
 
 def test_a_value_of_ours_cannot_end_a_field(headrace, upstream):
