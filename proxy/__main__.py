@@ -21,6 +21,10 @@ def main() -> int:
         from proxy.functions.command import main as run
 
         return run(sys.argv[2:])
+    if sys.argv[1:2] == ["queue"]:
+        from proxy.functions.queue.command import main as run_queue
+
+        return run_queue(sys.argv[2:])
     try:
         options = read_options(sys.argv[1:])
     except OptionError as error:

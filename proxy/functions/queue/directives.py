@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from proxy.conf.directive import FUNCTION, FUNCTIONS, directive
+from proxy.conf.directive import FUNCTION, FUNCTIONS, LOCATION, directive
 from proxy.conf.report import ConfError
-from proxy.conf.values import Duration, Int, Size, read_int, read_ms, read_size
+from proxy.conf.values import Duration, Flag, Int, Size, read_int, read_ms, read_size
 from proxy.functions.queue.words import (
     ATTEMPTS,
     CODES,
@@ -106,6 +106,8 @@ def annotations_of(block: Block) -> dict[str, str]:
     return found
 
 
+directive("async", LOCATION, Flag(), default="off",
+          doc="Answers 202 once a call of function_pass is stored, and makes it later.")
 directive("async_retry", FUNCTION, read=read_retry_words, most=4, inherit=False,
           syntax="[attempts=NUMBER] [min_wait=TIME] [max_wait=TIME] [codes=STATUS,…]",
           doc="How often an asynchronous call is tried, and how much later again; 10 times by"

@@ -24,6 +24,7 @@ class Desk:
         self.server = server
         self.house = house
         self.service = service
+        self.port = port
         self.client = Client(lambda: [f"127.0.0.1:{port}"])
 
     async def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> Answered:
