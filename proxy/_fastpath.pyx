@@ -47,7 +47,9 @@ from proxy.filters._realip cimport put_real_address
 from proxy.functions._arms cimport Arms, next_copy
 from proxy.functions._function cimport Version
 from proxy.functions._handler cimport answer_unready
-from proxy.functions._target cimport FunctionRoute, find_version, take_route, tell_call
+from proxy.functions._target cimport (
+    FunctionRoute, FunctionTarget, find_version, is_later, put_async, take_route, tell_call,
+)
 from proxy.limits._admit cimport LimitSettings, check_reqs, give_conns, take_conns
 from proxy.observe._counters cimport Block, Counters, count, count_request
 from proxy.observe._log cimport write_logs

@@ -23,7 +23,13 @@ from proxy.filters.access import freeze_access
 from proxy.filters.headers import freeze_headers
 from proxy.functions.directory import Directory
 from proxy.functions.freeze import declare_functions, freeze_pass
-from proxy.functions.hidden import CONTROLLER, api_locations, internal_server, route_location
+from proxy.functions.hidden import (
+    CONTROLLER,
+    api_locations,
+    async_location,
+    internal_server,
+    route_location,
+)
 from proxy.limits.freeze import Limiters
 from proxy.observe.error_log import WARN
 from proxy.observe.freeze import Logs
@@ -71,6 +77,8 @@ class Plan:
         self.upstreams: Any = None
         self.functions = declare_functions(model)
         self.directory = self.open_directory(model)
+        self.has_async = self.directory.is_open or any(it.is_async for it in self.functions)
+        self.is_inside = False  # in the server that only the controller calls
         set_limits(model.get("pcre_match_limit"), 1000)
         begin_variables(model)
         for http in model.find("http"):
@@ -117,7 +125,9 @@ class Plan:
         if self.seat is None or key not in dict(self.seat.listeners):
             return
         block = internal_server(http)
+        self.is_inside = True
         server = self.freeze_server(block)
+        self.is_inside = False
         listener = Listener()
         listener.key = key
         listener.names, _ = build_names(key, [(block, server)], server)
@@ -265,9 +275,22 @@ class Plan:
                 self.directory, block, name, self.upstreams
             )
             location.handler_kind = HANDLE_PROXY
+            self.freeze_async(location, outer.block if outer is not None else block)
         elif target is not None:
             location.proxy = self.upstreams.freeze_proxy(block, target)
             location.handler_kind = HANDLE_PROXY
+
+
+    def freeze_async(self, location: Location, block: Block) -> None:
+        """A location of functions passes calls to the controller that are to be made later; what
+        the controller itself calls is made now."""
+        is_async = block.get("async")
+        if self.is_inside or not (is_async or self.has_async):
+            return
+        self.upstreams.implicit.setdefault(f"unix:{CONTROLLER}", self.controller())
+        location.handler.is_async = is_async
+        inside = async_location(block)
+        location.handler.asynchronous = self.freeze_location(inside, location.server)
 
 
 def tls_door(address: Any, servers: list[Server], default: Server, names: Any) -> Any:

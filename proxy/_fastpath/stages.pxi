@@ -262,6 +262,12 @@ cdef int choose(Worker w, Request r) noexcept:
             rc = find_version(r)
             if rc != GO:
                 return STATUS if rc == DONE and has_error_page(r, r.status) else rc
+        if is_later(r):
+            rc = put_async(r)
+            if rc < 0:
+                return rc
+            r.location = (<FunctionTarget>here.handler).asynchronous
+            return choose_peer(w, r, <ProxySettings>r.location.proxy)
         return ask_version(w, r, <Version>r.version)
     if here.handler_kind == HANDLE_PYTHON:
         return answer_python(w, r)

@@ -3,7 +3,7 @@
 from cython cimport final
 from libc.stdint cimport uint32_t
 
-from proxy.base._request cimport Request
+from proxy.base._request cimport Location, Request
 from proxy.functions._function cimport Function, Functions
 from proxy.variables._variables cimport Template
 
@@ -32,6 +32,8 @@ cdef class FunctionTarget:
     cdef readonly Template text
     cdef readonly Selection selection
     cdef uint32_t prefix_n        # of the location: T_PATH
+    cdef public Location asynchronous  # passes to the controller, which answers 202; or None
+    cdef public bint is_async     # all that comes here is called later
 
 
 @final
@@ -47,5 +49,8 @@ cdef class FunctionRoute:
 cdef int find_version(Request r) noexcept
 # The same for a request whose route was found; then the URI may be another.
 cdef int take_route(FunctionRoute route, Request r) noexcept
+# Is the request to be called later? Then the controller is to be asked instead, at put_async's URI.
+cdef bint is_later(Request r) noexcept
+cdef int put_async(Request r) noexcept
 # What the answer of a call by path tells beside the function's own fields. 0 or a fault.
 cdef int tell_call(Request r) noexcept

@@ -17,7 +17,7 @@ from proxy.base.head cimport (
 from proxy.base.span cimport Str, is_equal, is_word, of_bytes, text, to_bytes
 from proxy.base.verdict cimport DONE, GO, NO_MEMORY, NOT_ALLOWED
 from proxy.functions._arms cimport Arms, choose_arm
-from proxy.functions._function cimport Function, Functions
+from proxy.functions._function cimport Function, Functions, Version
 from proxy.variables._variables cimport declare, evaluate, find_named
 from proxy.variables._write cimport tell_number
 
@@ -178,6 +178,38 @@ cdef int put_path(Request r, Str new, uint32_t n) noexcept:
         memcpy(at + 1, r.args.p, r.args.n)
         at += 1 + r.args.n
     r.proxy_uri = text(p, at - p)
+    return 0
+
+
+# -- asynchronous calls --------------------------------------------------------------------
+
+cdef bint is_later(Request r) noexcept:
+    cdef FunctionTarget t = <FunctionTarget>r.location.handler
+    if t.asynchronous is None or r.parent is not None:
+        return False
+    return t.is_async or (<Version>r.version).function.is_async
+
+
+cdef int put_async(Request r) noexcept:
+    """/async-call/KEY, and behind it what the function would be asked for."""
+    cdef Str key = of_bytes((<Version>r.version).function.key)
+    cdef Str rest = r.proxy_uri
+    cdef char* p
+    cdef int rc
+    if rest.n == 0 and not r.is_rewritten and r.main is r:
+        rest = span(&r.head, r.head.path, r.head.path_n)
+    elif rest.n == 0:
+        rc = put_path(r, text(b"/", 1), 0)
+        if rc < 0:
+            return rc
+        rest = r.proxy_uri
+    p = <char*>take(&r.arena, 12 + key.n + rest.n)
+    if p == NULL:
+        return NO_MEMORY
+    memcpy(p, b"/async-call/", 12)
+    memcpy(p + 12, key.p, key.n)
+    memcpy(p + 12 + key.n, rest.p, rest.n)
+    r.proxy_uri = text(p, 12 + key.n + rest.n)
     return 0
 
 

@@ -60,6 +60,12 @@ def api_locations(server: Block) -> Block:
     return read_inside(server, text, "openfaas_api")
 
 
+def async_location(location: Block) -> Block:
+    """Where requests go that a function's location has and that are called later."""
+    text = f"location async_call {{ {TO_CONTROLLER} }}"
+    return read_inside(location, text, "async").blocks[0]
+
+
 def route_location(server: Block) -> Block:
     """Where requests go that a function's route has: its settings are the server's."""
     text = "location function_routes { function_pass routes:; }"
