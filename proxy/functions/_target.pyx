@@ -227,6 +227,8 @@ cdef int problem(Request r, int status, str title, str detail, str function) noe
     cdef bytes body
     r.status = <uint16_t>status
     r.reason.n = 0
+    if r.add_field(text(b"X-OpenFaaS-Internal", 19), text(b"gateway", 7), 0) == NULL:
+        return NO_MEMORY
     try:
         body = json.dumps({"type": "about:blank", "title": title, "status": status,
                            "detail": detail, "function": function}).encode() + b"\n"

@@ -61,9 +61,12 @@ def api_locations(server: Block) -> Block:
 
 
 def async_location(location: Block) -> Block:
-    """Where requests go that a function's location has and that are called later."""
-    text = f"location async_call {{ {TO_CONTROLLER} }}"
-    return read_inside(location, text, "async").blocks[0]
+    """Where requests go that a function's location has and that are called later: the same
+    location, but for who answers."""
+    inside = read_inside(location, TO_CONTROLLER, "async")
+    if location.name == "location" and location.value.modifier != "@":
+        inside.value = location.value
+    return inside
 
 
 def route_location(server: Block) -> Block:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import base64
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from proxy.functions.http import Answer, Refused, json_answer
 from proxy.functions.queue import calls
@@ -37,6 +38,8 @@ from proxy.functions.queue.calls import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxy.functions.http import Handle, Request, Routes
     from proxy.functions.queue.calls import Queue
     from proxy.functions.queue.service import Service
@@ -62,13 +65,17 @@ class Api:
         routes.add("GET", "/async-function/{id}", guarded(self.result))
         routes.add("DELETE", "/async-function/{id}", guarded(self.cancel))
 
-    def add_system(self, routes: Routes) -> None:
-        """What only the operator may ask."""
-        routes.add("GET", "/system/queue", guarded(self.overview))
-        routes.add("GET", "/system/queue/calls", guarded(self.listing))
-        routes.add("GET", "/system/queue/calls/{id}", guarded(self.show))
-        routes.add("DELETE", "/system/queue/calls/{id}", guarded(self.remove))
-        routes.add("POST", "/system/queue/replay", guarded(self.replay))
+    def add_system(self, routes: Routes, guard: Callable[[Handle], Handle]) -> None:
+        """What only the operator may ask: `guard` makes sure of it."""
+
+        def add(methods: str, path: str, handle: Handle) -> None:
+            routes.add(methods, path, guard(guarded(handle)))
+
+        add("GET", "/system/queue", self.overview)
+        add("GET", "/system/queue/calls", self.listing)
+        add("GET", "/system/queue/calls/{id}", self.show)
+        add("DELETE", "/system/queue/calls/{id}", self.remove)
+        add("POST", "/system/queue/replay", self.replay)
 
     async def _queue(self) -> Queue:
         try:
@@ -83,6 +90,8 @@ class Api:
         function = self.service.house.find_key(name)
         if function is None:
             raise Refused(404, f"there is no function {name}")
+        if climbs(request.names["rest"]):
+            raise Refused(400, "the path climbs out of the function")
         body = await request.body(self.service.settings.body_bytes)
         queue = await self._queue()
         id, key = request.header("x-call-id"), request.header("idempotency-key")
@@ -223,6 +232,11 @@ SET_HERE = frozenset(
     ("content-length", "x-call-id", "x-call-state", "x-call-error", "x-function-name",
      "x-function-status", "x-duration-seconds")
 )  # fmt: skip
+
+
+def climbs(path: str) -> bool:
+    """Would a worker take it for another function's path? It decodes before it resolves dots."""
+    return ".." in unquote(path).replace("\\", "/").split("/")
 
 
 def as_field(text: str) -> str:

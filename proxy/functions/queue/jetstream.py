@@ -117,9 +117,10 @@ class JetStreamQueue:
         self.pulls.open()
         self.errands.open()
 
-    async def close(self) -> None:
-        """What runs is given to another gateway, or to the next life, after ack_wait."""
-        await self.pulls.close()
+    async def close(self, grace_s: float = 0.0) -> None:
+        """What still runs after `grace_s` is given to another gateway, or to the next life."""
+        await self.pulls.close(grace_s)
+        self.runner.client.close()
         await self.errands.close()
         with contextlib.suppress(*LOST):
             await self.nc.close()

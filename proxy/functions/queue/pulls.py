@@ -59,13 +59,23 @@ class Pulls:
         self._room = asyncio.Semaphore(parallelism)
         self._pulling: dict[str, asyncio.Task[None]] = {}  # by function
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
+        self._is_closing = False
 
     def open(self) -> None:
         self._begin(self._keep_alive())
         self._begin(self._look_forever())
 
-    async def close(self) -> None:
-        tasks = [*self._tasks, *self._pulling.values()]
+    async def close(self, grace_s: float) -> None:
+        """Pull no more; after `grace_s` let go of what still runs."""
+        self._is_closing = True
+        pulling = list(self._pulling.values())
+        for task in pulling:
+            task.cancel()
+        await asyncio.gather(*pulling, return_exceptions=True)
+        if self._running:
+            await asyncio.wait(self._running, timeout=grace_s)
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -78,7 +88,7 @@ class Pulls:
 
     def wake(self, function: str) -> None:
         """There may be calls of it."""
-        if function not in self._pulling:
+        if function not in self._pulling and not self._is_closing:
             task = asyncio.get_running_loop().create_task(self._pull(function))
             self._pulling[function] = task
             task.add_done_callback(lambda _: self._pulling.pop(function, None))
@@ -135,8 +145,9 @@ class Pulls:
                 for msg in msgs:
                     await self._room.acquire()
                     task = self._begin(self._run(msg))
-                    busy.add(task)
-                    task.add_done_callback(busy.discard)
+                    for tasks in (busy, self._running):
+                        tasks.add(task)
+                        task.add_done_callback(tasks.discard)
                 last_s = time.monotonic()
         finally:
             if source is not None:

@@ -51,14 +51,22 @@ class Schedule:
         self._wake = asyncio.Event()
         self._cancelled: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._claiming: asyncio.Task[None] | None = None
+        self._is_closing = False
 
     def open(self) -> None:
-        self._tasks.add(asyncio.get_running_loop().create_task(self._claim_forever()))
+        self._claiming = asyncio.get_running_loop().create_task(self._claim_forever())
 
-    async def close(self) -> None:
-        """Let go of all, without an end."""
+    async def close(self, grace_s: float) -> None:
+        """Claim no more; after `grace_s` let go of what still runs, without an end."""
+        self._is_closing = True
+        self._wake.set()
         if self._timer is not None:
             self._timer.cancel()
+        if self._claiming is not None:
+            await self._claiming
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_s)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -101,11 +109,11 @@ class Schedule:
 
     # -- claiming -------------------------------------------------------------------------------
     async def _claim_forever(self) -> None:
-        while True:
+        while not self._is_closing:
             await self._wake.wait()
             self._wake.clear()
             try:
-                while wants := self._wants():
+                while not self._is_closing and (wants := self._wants()):
                     await self._claim(wants)
             except NotWritten:
                 await asyncio.sleep(PAUSE_S)

@@ -17,22 +17,23 @@ from proxy.functions.queue.calls import Settings
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
-    from proxy.functions.call import Client
     from proxy.functions.queue.callback import Callbacks
     from proxy.functions.queue.calls import House, Queue
 
 AGAIN_S = 5.0
+GRACE_S = 30.0  # for running calls, when there is another conf
 URL = "sqlite:var/queue.db"
 
 
 class Service:
     """One for each controller."""
 
-    def __init__(self, house: House, model: Block) -> None:
+    def __init__(self, house: House, settings: Settings, is_named: bool) -> None:
+        """is_named: the conf names the queue."""
         self.house = house
-        self.settings, self.is_named = read_settings(model)
+        self.settings, self.is_named = settings, is_named
         self.callbacks: Callbacks
-        self.client: Client
+        self._closing: set[asyncio.Task[None]] = set()
         self._opening: asyncio.Task[Queue] | None = None
         self._first: asyncio.Task[None] | None = None
 
@@ -77,9 +78,8 @@ class Service:
         from proxy.functions.queue.runner import Runner
 
         settings = self.settings
-        self.client = Client(self.house.call_addresses)
         self.callbacks = Callbacks(settings)
-        runner = Runner(self.house, settings, self.client)
+        runner = Runner(self.house, settings, Client(self.house.call_addresses))
         queue: Queue
         if settings.url.startswith("sqlite:"):
             from proxy.functions.queue.sqlite import SqliteQueue
@@ -93,26 +93,42 @@ class Service:
         self.house.notice(f"the queue {self.shown_url} is open")
         return queue
 
-    async def reload(self, model: Block) -> None:
-        """Take the new conf. What runs goes on if nothing about the queue is different; otherwise
-        it is closed, and what ran is run again."""
-        settings, self.is_named = read_settings(model)
+    def reload(self, settings: Settings, is_named: bool) -> None:
+        """Take a new conf. What runs goes on, in the old queue if the new one is different."""
         if settings == self.settings:
+            self.is_named = is_named
             return
-        await self.close()
+        self.is_named = is_named or self._opening is not None
+        loop = asyncio.get_running_loop()
+        closing = loop.create_task(self._close(*self._let_go(), GRACE_S))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
         self.settings = settings
         self.start()
 
-    async def close(self) -> None:
-        if self._first is not None:
-            self._first.cancel()
-            self._first = None
-        opening, self._opening = self._opening, None
+    async def close(self, grace_s: float) -> None:
+        """What runs may take `grace_s` to its end; else it is run again in the next life."""
+        for task in self._closing:
+            task.cancel()
+        await self._close(*self._let_go(), grace_s)
+
+    def _let_go(self) -> tuple[asyncio.Task[None] | None, asyncio.Task[Queue] | None]:
+        found = self._first, self._opening
+        self._first = self._opening = None
+        return found
+
+    async def _close(
+        self,
+        first: asyncio.Task[None] | None,
+        opening: asyncio.Task[Queue] | None,
+        grace_s: float,
+    ) -> None:
+        if first is not None:
+            first.cancel()
         if opening is not None:
             with contextlib.suppress(Exception):
                 queue = await opening
-                await queue.close()
-            self.client.close()
+                await queue.close(grace_s)
 
 
 def read_settings(model: Block) -> tuple[Settings, bool]:

@@ -112,11 +112,12 @@ class SqliteQueue:
         self.deliveries.open(self.writer)
         await self._look()
 
-    async def close(self) -> None:
-        """What runs is left to whoever opens the file next."""
+    async def close(self, grace_s: float = 0.0) -> None:
+        """What still runs after `grace_s` is left to whoever opens the file next."""
+        await self.schedule.close(grace_s)
         if self._sweeper is not None:
             self._sweeper.cancel()
-        await self.schedule.close()
+        self.runner.client.close()
         await self.deliveries.close()
         await self.writer.close()
         if self._reader is not None:

@@ -51,14 +51,11 @@ class Desk:
 async def desk(tmp_path: Path, answer, functions=None, **more) -> AsyncIterator[Desk]:
     async with Server(answer) as server:
         house = House(server.address, **(functions or {"f": FAST}))
-        service = Service.__new__(Service)
-        service.house = house
-        service.settings, service.is_named = settings(f"sqlite:{tmp_path}/q.db", **more), True
-        service._opening = service._first = None
+        service = Service(house, settings(f"sqlite:{tmp_path}/q.db", **more), True)
         routes = Routes()
         api = Api(service)
         api.add_calls(routes)
-        api.add_system(routes)
+        api.add_system(routes, lambda handle: handle)
         said: list[str] = []
         listener = await asyncio.get_running_loop().create_server(
             lambda: Connection(routes, said.append), "127.0.0.1", 0
@@ -67,7 +64,7 @@ async def desk(tmp_path: Path, answer, functions=None, **more) -> AsyncIterator[
         yield it
         it.client.close()
         listener.close()
-        await service.close()
+        await service.close(0)
         assert not said
 
 
@@ -109,6 +106,9 @@ def test_what_cannot_be_accepted_is_told(tmp_path: Path) -> None:
             wrong = await it.ask("POST", "/async-function/nobody")
             assert (wrong.status, wrong.body) == (404, b"there is no function nobody\n")
             assert (await it.ask("PUT", "/async-function/f")).status == 405
+            for path in ("/../g", "/a/..%2f../g", "/%2e%2e/g", "/.%2E%2fg", "/..?x", "/..%5cg"):
+                wrong = await it.ask("POST", f"/async-function/f{path}")
+                assert (wrong.status, wrong.body) == (400, b"the path climbs out of the function\n")
             assert (await it.ask("POST", "/async-function/f", b"x" * 11)).status == 413
             assert (await it.ask("POST", "/async-function/f", b"x" * 10)).status == 202
             wrong = await it.ask("POST", "/async-function/f", X_Callback_Url="/no")
