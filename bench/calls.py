@@ -22,8 +22,9 @@ import uvloop
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests/functions/queue")]
 
+from natsserver import Nats  # noqa: E402
 from queuehouse import House, Server, call, sqlite_queue  # noqa: E402
-from test_queue_jetstream import Nats, jetstream  # noqa: E402
+from test_queue_jetstream import jetstream  # noqa: E402
 
 CALLERS = 64
 BODY = b"x" * 200

@@ -17,6 +17,7 @@ from proxy.conf.directive import (
 from proxy.conf.values import Duration, Enum, Flag, Int, Size, Text, Word
 from proxy.functions import grammar as g
 from proxy.functions.model import Limits, Queue
+from proxy.functions.queue.directives import read_url
 from proxy.upstream.sticky import read_sticky
 from proxy.upstream.words import read_queue
 
@@ -193,8 +194,9 @@ directive("root", FUNCTIONS, Word(), inherit=False,
           doc="The folder whose files the API may name as images.")
 directive("secrets_path", FUNCTIONS, Word(), default="var/secrets", inherit=False,
           doc="The folder that keeps secrets, readable by the gateway alone.")
-directive("queue", FUNCTIONS, Word(), default="sqlite:var/queue.db", inherit=False,
-          doc="Where asynchronous calls wait: sqlite:FILE or nats://HOST:PORT.")
+directive("queue", FUNCTIONS, read=read_url, least=1, most=1, default="sqlite:var/queue.db",
+          inherit=False, syntax="sqlite:FILE | nats://HOST[:PORT][,HOST…][/QUEUE][?replicas=N]",
+          doc="Where asynchronous calls wait.")
 directive("zygotes", FUNCTIONS, Int(0, 4096), default="32", inherit=False,
           doc="How many warm Python processes are kept, the longest unused leaving first.")
 directive("zone_size", FUNCTIONS, Size(), default="64m", inherit=False,

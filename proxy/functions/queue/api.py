@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from proxy.functions.queue.service import Service
 
 MOST_ROWS = 1000
+MOST_HELD = 128 << 20
 ROWS = 100
 KEY_BYTES = 255
 ANY = "GET HEAD POST PUT PATCH DELETE OPTIONS"
@@ -57,6 +59,7 @@ class Api:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        self._held = 0  # bytes of bodies that are being read
 
     def add_calls(self, routes: Routes) -> None:
         """What anybody may ask that has reached this server."""
@@ -92,8 +95,8 @@ class Api:
             raise Refused(404, f"there is no function {name}")
         if climbs(request.names["rest"]):
             raise Refused(400, "the path climbs out of the function")
-        body = await request.body(self.service.settings.body_bytes)
         queue = await self._queue()
+        body = await self._body(request, self.service.settings.body_bytes)
         id, key = request.header("x-call-id"), request.header("idempotency-key")
         if len(key) > KEY_BYTES:
             raise Refused(400, f"Idempotency-Key is longer than {KEY_BYTES} bytes")
@@ -117,6 +120,25 @@ class Api:
         id = await queue.accept(call, is_idempotent=bool(key))
         headers = [("X-Call-Id", id), ("X-Start-Time", str(call.accepted_ns))]
         return Answer(202, headers=headers)
+
+    async def _body(self, request: Request, limit: int) -> bytes:
+        """The body, whole; all that are being read together are bounded too. Raises Refused."""
+        length = request.header("content-length")
+        if length.isdigit() and int(length) > limit:
+            raise Refused(413, f"the body is longer than {limit} bytes")
+        parts, size = [], 0
+        try:
+            async for piece in request.pieces():
+                size += len(piece)
+                self._held += len(piece)
+                if size > limit:
+                    raise Refused(413, f"the body is longer than {limit} bytes")
+                if self._held > MOST_HELD:
+                    raise Refused(503, "too many calls come at once", ("Retry-After", "5"))
+                parts.append(piece)
+            return b"".join(parts)
+        finally:
+            self._held -= size
 
     async def result(self, request: Request) -> Answer:
         record = await self._find(request)
@@ -201,8 +223,7 @@ class Api:
         count = after = 0
         while True:
             page = await queue.listing(DEAD, function, after, MOST_ROWS)
-            for record in page.records:
-                count += await queue.replay(record.call.id)
+            count += sum(await asyncio.gather(*(queue.replay(it.call.id) for it in page.records)))
             after = page.next
             if not after:
                 return json_answer({"replayed": count})

@@ -51,6 +51,26 @@ def is_retry_word(name: str, text: str) -> bool:
     return wait is not None and wait <= LONGEST_WAIT_MS
 
 
+def read_url(args: list[Token], block: Block) -> str:
+    """`queue sqlite:FILE` or `nats://…`. Raises ConfError."""
+    url = str(args[0])
+    if url.startswith("sqlite:"):
+        if url == "sqlite:" or url.endswith("/"):
+            raise ConfError(args[0], f'"{url}" names no file')
+        return url
+    from importlib.util import find_spec
+
+    from proxy.functions.queue.streams import Address
+
+    try:
+        Address.read(url)
+    except ValueError as error:
+        raise ConfError(args[0], str(error)) from None
+    if find_spec("nats") is None:
+        raise ConfError(args[0], '"nats://" wants the package nats-py: pip install headrace[nats]')
+    return url
+
+
 def read_limit(args: list[Token], block: Block) -> tuple[int, int]:
     """`queue_limit [calls=NUMBER] [bytes=SIZE]`. Raises ConfError."""
     calls, size = MOST_CALLS, MOST_BYTES

@@ -15,9 +15,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from gateway import Gateway, descendants, run, title, wait_for
+from natsserver import Nats
 
 CALLS = int(os.environ.get("GATEWAY_CALLS", "300"))
 KILLS = int(os.environ.get("GATEWAY_KILLS", "2"))
@@ -217,6 +219,34 @@ def test_a_killed_controller_loses_nothing(gateway: Gateway) -> None:
           f"{len(file.read_text().split()) - len(called())} ran twice")  # fmt: skip
     log = gateway.prefix / "logs/error.log"  # the fixture would mind: these alerts were asked for
     log.write_text(log.read_text().replace("[alert]", "[asked]"))
+
+
+def test_two_gateways_share_a_queue_in_nats(headrace, tmp_path: Path) -> None:
+    nats = Nats(tmp_path / "nats").start()
+    try:
+        url = f"nats://127.0.0.1:{nats.port}/shared"
+        http = (HTTP % {"more": "queue_limit bytes=10m;"}).replace("sqlite:var/queue.db", url)
+        gateways = []
+        for _ in "ab":
+            it = headrace(http, start=False)
+            (it.prefix / "app.py").write_text(HANDLER)
+            gateways.append(it.start())
+        one, other = gateways
+        for it in gateways:
+            wait_for(lambda it=it: it.get("/now/x").status == 200, 20)
+        ids = [accepted(one, "POST", "/async-function/now") for _ in range(60)]
+        for id in ids:
+            assert ended(other, id).get("x-call-state") == "done"
+        called = [(it.prefix / "called").read_text().split() for it in gateways]
+        assert set(ids) <= set(called[0] + called[1])
+        assert set(ids) & set(called[1])
+        nats.stop()
+        refused = one.ask("POST", "/async-function/now")
+        assert (refused.status, refused.get("retry-after")) == (503, "5")
+        nats.start()
+        wait_for(lambda: one.ask("POST", "/async-function/now").status == 202)
+    finally:
+        nats.stop()
 
 
 def test_a_new_conf_changes_the_queue(gateway: Gateway) -> None:

@@ -54,6 +54,12 @@ def test_what_holds_when_it_says_nothing(tmp_path: Path) -> None:
         assert found.callback_allow == ("public",)
 
 
+def test_a_queue_may_be_in_nats(tmp_path: Path) -> None:
+    url = "nats://a:4222,b:4222/jobs?replicas=3"
+    found, is_named = read_settings(model(tmp_path, f"functions {{ queue {url}; }}"))
+    assert (found.url, is_named) == (url, True)
+
+
 def test_a_function_says_how_it_is_tried(tmp_path: Path) -> None:
     (tmp_path / "f.py").write_text("")
     http = (
@@ -89,7 +95,8 @@ def test_nonsense_in_a_function_is_refused(tmp_path: Path, words: str) -> None:
     ["callback_allow 10.0.0.0/33", "callback_allow off public", "callback_allow 10.0.0.1/8",
      "callback_allow http://x/", "callback_secret file:nowhere", "queue_limit calls=0",
      "queue_limit rows=1", "queue_limit bytes=x", "async_parallelism 0", "callback_attempts 0",
-     "results_keep soon", "async_body_size x"],
+     "results_keep soon", "async_body_size x", "queue sqlite:", "queue redis://x", "queue q.db",
+     "queue nats://h/a.b", "queue nats://h?replicas=2", "queue sqlite:var/"],
 )  # fmt: skip
 def test_nonsense_in_functions_is_refused(tmp_path: Path, words: str) -> None:
     with pytest.raises(ConfError):
