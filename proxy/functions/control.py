@@ -11,6 +11,7 @@ journal.py (what functions print), and, for whoever asks over HTTP, front.py, ap
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections import deque
 from functools import partial
@@ -27,7 +28,7 @@ from proxy.functions.links import Link
 from proxy.functions.model import find_function
 from proxy.functions.provider import Provider, find_provider
 from proxy.functions.providers.local import Local
-from proxy.functions.queue.service import Service
+from proxy.functions.queue.service import Service, read_settings
 from proxy.functions.register import Register
 from proxy.functions.scaler import SWEEP_S, Scaler
 from proxy.functions.teller import Teller
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 ERROR, NOTICE, INFO = 4, 6, 7  # levels of the error log
 QUIT, TERMINATE, RELOAD = "q", "t", "h"  # orders of the master, see process/seat.py
 ADOPT_S = 1.0  # how long workers wait for the table while adopted replicas are looked at
+LEAVE_S = 30.0  # that asynchronous calls have to their end when the gateway quits
 MOST_STARTING = 64  # replicas at once; the others take turns
 
 
@@ -58,7 +60,7 @@ class Controller:
         self.scaler = Scaler(
             self.loop, open_counts(seat), self.keepers.get, self.notice, self._forget_if_idle
         )
-        self.queue = Service(self, model)
+        self.queue = Service(self, *read_settings(model))
         self.front = Front(self)
         self._providers: dict[type[Provider], Provider] = {}
         self._servers: list[asyncio.AbstractServer] = []
@@ -68,7 +70,7 @@ class Controller:
         self._serial = 0
         self._adopted: list[Replica] = []
         self._starting = 0
-        self._reloads: asyncio.Task[None] | None = None
+        self._grace_s = 0.0  # for asynchronous calls that run when we leave
         self._turns: deque[str] = deque()
 
     def run(self) -> None:
@@ -84,7 +86,8 @@ class Controller:
             self.seat.tell_ready()
             self.loop.create_task(self.begin())
             self.loop.run_forever()
-            self.loop.run_until_complete(self.close())
+            with contextlib.suppress(RuntimeError):  # told to leave at once meanwhile
+                self.loop.run_until_complete(self.close())
         finally:
             self.loop.close()
 
@@ -131,9 +134,9 @@ class Controller:
         self._sweep()
 
     async def close(self) -> None:
+        await self.queue.close(self._grace_s)
         for provider in self._providers.values():
             await provider.close()
-        await self.queue.close()
         await self.front.close()
 
     def _sweep(self) -> None:
@@ -144,6 +147,7 @@ class Controller:
     def on_order(self) -> None:
         for order in self.seat.take_orders():
             if order in (QUIT, TERMINATE):
+                self._grace_s = LEAVE_S if order == QUIT else 0.0
                 self.loop.stop()
             elif order == RELOAD:
                 self.reload()
@@ -159,7 +163,7 @@ class Controller:
             self.register.put_all(self.front.open_api(self.model))
             self.register.declare(self.declared())
             self._prepare()
-            self._reloads = self.loop.create_task(self.queue.reload(self.model))
+            self.queue.reload(*read_settings(self.model))
 
     def declared(self) -> dict[str, Function]:
         """The functions of the conf as it is. One that cannot be read was checked by the master:

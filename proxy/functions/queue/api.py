@@ -39,8 +39,6 @@ from proxy.functions.queue.calls import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from proxy.functions.http import Handle, Request, Routes
     from proxy.functions.queue.calls import Queue
     from proxy.functions.queue.service import Service
@@ -68,17 +66,13 @@ class Api:
         routes.add("GET", "/async-function/{id}", guarded(self.result))
         routes.add("DELETE", "/async-function/{id}", guarded(self.cancel))
 
-    def add_system(self, routes: Routes, guard: Callable[[Handle], Handle]) -> None:
-        """What only the operator may ask: `guard` makes sure of it."""
-
-        def add(methods: str, path: str, handle: Handle) -> None:
-            routes.add(methods, path, guard(guarded(handle)))
-
-        add("GET", "/system/queue", self.overview)
-        add("GET", "/system/queue/calls", self.listing)
-        add("GET", "/system/queue/calls/{id}", self.show)
-        add("DELETE", "/system/queue/calls/{id}", self.remove)
-        add("POST", "/system/queue/replay", self.replay)
+    def add_system(self, routes: Routes) -> None:
+        """What only the operator may ask: `routes` make sure of it."""
+        routes.add("GET", "/system/queue", guarded(self.overview))
+        routes.add("GET", "/system/queue/calls", guarded(self.listing))
+        routes.add("GET", "/system/queue/calls/{id}", guarded(self.show))
+        routes.add("DELETE", "/system/queue/calls/{id}", guarded(self.remove))
+        routes.add("POST", "/system/queue/replay", guarded(self.replay))
 
     async def _queue(self) -> Queue:
         try:

@@ -55,7 +55,7 @@ async def desk(tmp_path: Path, answer, functions=None, **more) -> AsyncIterator[
         routes = Routes()
         api = Api(service)
         api.add_calls(routes)
-        api.add_system(routes, lambda handle: handle)
+        api.add_system(routes)
         said: list[str] = []
         listener = await asyncio.get_running_loop().create_server(
             lambda: Connection(routes, said.append), "127.0.0.1", 0

@@ -255,6 +255,7 @@ def test_a_new_conf_changes_the_queue(gateway: Gateway) -> None:
     gateway.signal(signal.SIGHUP)
     wait_for(lambda: gateway.ask("POST", "/async-function/now", b"x" * 1000).status == 413)
     ended(gateway, accepted(gateway, "POST", "/async-function/now", b"x" * 99))
+    wait_for(lambda: gateway.error_log.count("exited with code 0") >= 2)  # the old workers
 
 
 def test_nobody_else_reaches_the_controller(gateway: Gateway) -> None:
