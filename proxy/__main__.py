@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from proxy.observe.error_log import ErrorLog
 
 SAID_ON_STDERR = ("emerg", "alert", "crit", "error", "warn")
+# what the master obeys and what would end it before it can; TERM and INT may
+HELD_SIGNALS = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 
 
 def main() -> int:
@@ -147,6 +150,8 @@ class Start:
             except OSError as error:
                 line = f"getsockname() of the inherited socket #{fd} failed ({error.strerror})"
                 self.say("crit", line)
+        if model.get("master_process"):  # a signal that comes as soon as we listen is obeyed
+            signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
         sockets.open(generation.addresses, generation.workers, lambda line: self.say("emerg", line))
         generation.log.write(6, f"headrace/{VERSION}")
         if left.is_empty and model.get("daemon"):

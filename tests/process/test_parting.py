@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 
@@ -45,6 +46,30 @@ def test_a_quiet_connection_ends_cleanly_also_when_a_request_crosses_it(headrace
         time.sleep(0.005)
         assert client.sock.recv(100) == b"", "an end, no reset"
         client.close()
+
+
+def test_a_reload_asked_for_as_soon_as_it_listens_is_made(headrace):
+    gateway = headrace(CONF, start=False)
+
+    def ask() -> None:
+        while gateway.process is None or not accepts(gateway.port):
+            time.sleep(0.001)
+        gateway.signal(1)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    gateway.start()
+    asking.join()
+    wait_for(lambda: "reconfiguring" in gateway.error_log, 10)
+    assert gateway.get("/").text == "fine"
+
+
+def accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def peek(client) -> bool:
