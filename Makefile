@@ -6,6 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 JOBS   ?= $(shell nproc 2>/dev/null || echo 1)
 BIN    := .venv/bin
 TESTS  ?= tests
+CONF   ?= conf/quickstart.conf
 FUZZ_SECONDS ?= 60
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 SOURCES := setup.py $(shell find proxy -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' 2>/dev/null)
@@ -17,13 +18,13 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),-g "user root;")
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-run: .stamp-needs-run build ## build, then serve conf/quickstart.conf in the foreground
+run: .stamp-needs-run build ## build, then serve conf/quickstart.conf (or CONF=FILE) in the foreground
 	@mkdir -p var
 	@echo
 	@echo "Headrace listens on http://127.0.0.1:8080 (Ctrl-C ends it). In another terminal, try:"
-	@sed -n 's/^# try: /    /p' conf/quickstart.conf
+	@sed -n 's/^# try: /    /p' $(CONF)
 	@echo
-	@exec $(BIN)/python -m proxy -p . -c conf/quickstart.conf $(AS_ROOT)
+	@exec $(BIN)/python -m proxy -p . -c $(CONF) $(AS_ROOT)
 
 build: .stamp-needs-run .stamp-release ## compile, in place, for speed
 
