@@ -137,7 +137,7 @@ def read_scale(labels: Mapping[str, str], annotations: Mapping[str, str]) -> Sca
     """What they say of scaling, our defaults for the rest. Raises ValueError with a sentence."""
     said: dict[str, Any] = {}
     for prefix, table in ((OPENFAAS, FROM_OPENFAAS), (KNATIVE, FROM_KNATIVE)):
-        for key, text in {**annotations, **labels}.items():
+        for key, text in (*annotations.items(), *labels.items()):
             if not key.startswith(prefix):
                 continue
             # the first Knative wrote minScale where it is min-scale now

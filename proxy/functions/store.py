@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 LAYOUT = 1
 TABLES = """
@@ -52,10 +52,11 @@ class Store:
         self._link.execute(f"pragma user_version = {LAYOUT}")
 
     # -- reading ----------------------------------------------------------------------------------
-    def functions(self) -> dict[str, dict[str, Any]]:
-        """Documents by key."""
+    def functions(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Keys and documents, the oldest first."""
         rows = self._link.execute("select key, document from functions order by rowid")
-        return {key: json.loads(document) for key, document in rows}
+        for key, document in rows:
+            yield key, json.loads(document)
 
     def document(self, key: str) -> dict[str, Any] | None:
         """Of one function."""

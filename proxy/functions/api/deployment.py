@@ -47,6 +47,7 @@ QUANTITY = re.compile(r"(\d+(?:\.\d+)?)([EPTGMk]?i?|m)")
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18,
          "ki": 1 << 10, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "Pi": 1 << 50,
          "Ei": 1 << 60, "m": 1 << 20}  # fmt: skip
+MOST_KNOWN = 4096
 MOST_TEXT = 128 * 1024  # of all labels, annotations and variables of a function
 
 
@@ -61,6 +62,7 @@ class Reader:
         self.block = block
         self.root = os.path.realpath(root) if root else ""
         self._plain: Version | None = None
+        self._known: dict[Any, Any] = {}
 
     def read(self, document: Mapping[str, Any]) -> Function:
         """A document of the store: {"deployment", "created_at", "versions": {NAME: {"deployment",
@@ -72,7 +74,7 @@ class Reader:
         if weight < 0:
             raise refuse("the weights are more than 100 together")
         first, block = self.read_version(base, f"{name}.{namespace}", FIRST)
-        versions = [replace(first, weight=weight)]
+        versions = [replace(first, weight=weight) if weight != 100 else first]
         for arm, said in arms.items():
             it, _ = self.read_version({**base, **said["deployment"]}, first.function, arm)
             mirror = float(said.get("mirror") or 0)
@@ -105,35 +107,36 @@ class Reader:
         if kind and kind not in KINDS:
             raise refuse(f'{OURS}kind: "{kind}" is none of {", ".join(KINDS)}')
         block = self._block(words)
+        changes: dict[str, Any] = {"function": function, "name": name}
         try:
             if block is not None:
                 it = read_version(block, function, name, 100, labels, annotations)
             else:
-                it = replace(self._default(), function=function, name=name)
-                scale = read_scale(labels, annotations)
-                ready = read_version_words(labels, annotations).get("ready")
-                it = replace(it, scale=scale, ready=ready)
+                it = self._default()
+                changes["scale"] = self._same(read_scale(labels, annotations))
+                changes["ready"] = read_version_words(labels, annotations).get("ready")
         except (ValueError, ConfError) as error:
             raise refuse(getattr(error, "message", "") or str(error)) from None
-        if words.keys() & {"static", "provider"}:
-            handler, cwd = it.handler, it.cwd
-        else:
+        if not words.keys() & {"static", "provider"}:
             handler, cwd = self.handler_of(said, kind or mode_of(env))
+            changes |= {"handler": self._same(handler), "cwd": self._same(cwd)}
         if env.get("max_inflight", "").isdigit() and "concurrency" not in words:
-            it = replace(it, concurrency=int(env["max_inflight"]))
+            changes["concurrency"] = int(env["max_inflight"])
         if "exec_timeout" in env and "timeout" not in words:
             try:
-                it = replace(it, timeout_ms=read_go_ms(env["exec_timeout"]))
+                changes["timeout_ms"] = read_go_ms(env["exec_timeout"])
             except ValueError as error:
                 raise refuse(f"exec_timeout: {error}") from None
-        return replace(
-            it,
-            handler=handler,
-            cwd=cwd,
-            env=tuple(env.items()),
-            limits=limits_of(said),
-            secrets=secrets_of(said),
-        ), block
+        changes["env"] = self._same(tuple(env.items()))
+        changes["limits"] = self._same(limits_of(said))
+        changes["secrets"] = secrets_of(said)
+        return replace(it, **changes), block
+
+    def _same(self, value: Any) -> Any:
+        """Ten thousand functions differ in little: what is equal is kept once."""
+        if len(self._known) > MOST_KNOWN:
+            self._known.clear()
+        return self._known.setdefault(value, value)
 
     def _default(self) -> Version:
         """A version about which nothing is said."""

@@ -65,7 +65,7 @@ class Api:
         self.namespaces = self.store.namespaces()
         self.controller.register.splits.update(self.store.splits())
         found = []
-        for key, document in self.store.functions().items():
+        for key, document in self.store.functions():
             try:
                 function = self.reader.read(document)
             except Refused as error:
