@@ -33,13 +33,13 @@ class RealCli:
 
 @pytest.fixture(params=["scripted", "faas-cli"])
 def cli(request: pytest.FixtureRequest, house, tmp_path: Path) -> tuple[House, Run]:
+    program = os.environ.get("FAAS_CLI", "")
+    if request.param == "faas-cli" and not program:
+        pytest.skip("FAAS_CLI does not name a faas-cli")
     it: House = house()
     url = f"http://127.0.0.1:{it.gateway.port}"
     if request.param == "scripted":
         return it, ScriptedCli(url).run
-    program = os.environ.get("FAAS_CLI", "")
-    if not program:
-        pytest.skip("FAAS_CLI does not name a faas-cli")
     return it, RealCli(program, url, tmp_path).run
 
 
