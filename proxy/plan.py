@@ -140,7 +140,7 @@ class Plan:
         """The controller as an upstream; its HTTP server does not take long to come back."""
         path = self.seat.controller_path if self.seat else CONTROLLER
         peer = Peer(*pack_unix(path), max_fails=0)
-        return Upstream(b"controller", [peer], keepalive=8, keepalive_is_local=False)
+        return Upstream(b"controller", [peer], keepalive=64, keepalive_is_local=False)
 
     def resolver_of(self, settings: Any) -> Any:
         """The resolver of a `resolver` directive; one serves all that say the same."""
