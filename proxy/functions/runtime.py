@@ -515,9 +515,12 @@ class Server:
             return request.keep_alive and request.is_read
         except BadRequest as error:
             status, text = error.status, str(error)
-        except (OSError, EOFError, asyncio.CancelledError):
+        except asyncio.CancelledError:
             raise
-        except BaseException:
+        except BaseException as error:
+            is_gone = writer.is_closing() or reader.at_eof()
+            if isinstance(error, (OSError, EOFError)) and is_gone:
+                raise  # not the handler's: nobody is there any more
             traceback.print_exc()
             status, text = 500, "the function failed"
         if answer is None or not answer.is_begun:

@@ -233,7 +233,7 @@ def test_secrets_are_files_for_those_who_name_them(house) -> None:
     assert it.deploy("f", "one.py", secrets=["key"]).status == 202
     it.wait_ready("f")
     assert it.call("f", "/secret?name=key").text == "open sesame"
-    assert it.call("f", "/secret?name=raw").status >= 500
+    assert it.call("f", "/secret?name=raw").status == 500
     assert it.ask("PUT", "/system/secrets", {**secret, "value": "new"}).status == 202
     assert path.read_text() == "new"
     assert it.ask("DELETE", "/system/secrets", {"name": "key"}).status == 202
