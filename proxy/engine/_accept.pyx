@@ -68,9 +68,9 @@ cdef class Acceptor(Watched):
         cdef sockaddr_storage address
         cdef socklen_t n
         cdef int fd
-        cdef int turn
+        cdef int _turn
         tick()
-        for turn in range(A_TURN):
+        for _turn in range(A_TURN):
             if self.fd < 0:                      # the worker is full
                 return
             n = sizeof(address)
