@@ -9,12 +9,13 @@ parallelism is each gateway's.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-import nats
+import nats.aio.client
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 from nats.js.errors import APIError, BadRequestError, NotFoundError
 
@@ -48,6 +49,7 @@ from proxy.functions.queue.streams import (
     token_of,
     unpack_call,
     unpack_ended,
+    unreachable,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -94,16 +96,18 @@ class JetStreamQueue:
     # -- life -----------------------------------------------------------------------------------
     async def open(self) -> None:
         """Raises what keeps the servers from being reached, or streams from being made."""
-        self.nc = await nats.connect(
-            list(self.address.servers),
-            name="headrace",
-            connect_timeout=CONNECT_S,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=1,
-            allow_reconnect=True,
-            error_cb=self._on_error,
-            reconnected_cb=self._on_reconnected,
-        )
+        self.nc = nats.aio.client.Client()
+        async with asyncio.timeout(CONNECT_S):  # it would try for ever
+            await self.nc.connect(
+                list(self.address.servers),
+                name="headrace",
+                connect_timeout=CONNECT_S,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=1,
+                allow_reconnect=True,
+                error_cb=self._on_error,
+                reconnected_cb=self._on_reconnected,
+            )
         try:
             self.js = self.nc.jetstream(timeout=ANSWER_S)
             for config in self.names.streams(self.settings, self.address.replicas):
@@ -433,7 +437,3 @@ class JetStreamQueue:
         except LOST as error:
             raise unreachable(error) from None
         return is_gone
-
-
-def unreachable(error: BaseException) -> Refused:
-    return Refused(503, f"the NATS server did not do it: {type(error).__name__} {error}".strip(), 5)

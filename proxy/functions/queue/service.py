@@ -126,7 +126,9 @@ class Service:
         if first is not None:
             first.cancel()
         if opening is not None:
-            with contextlib.suppress(Exception):
+            if not opening.done():
+                opening.cancel()
+            with contextlib.suppress(Exception, asyncio.CancelledError):
                 queue = await opening
                 await queue.close(grace_s)
 

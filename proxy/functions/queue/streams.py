@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-from proxy.functions.queue.calls import Call, Result
+from proxy.functions.queue.calls import Call, Refused, Result
 
 if TYPE_CHECKING:
     from proxy.functions.queue.calls import Settings
@@ -169,3 +169,7 @@ def unpack_ended(data: bytes) -> tuple[str, Call, Result, str]:
     at = int(size)
     call = Call.unpack(call_head, bodies[:at], int(attempts))
     return state, call, Result.unpack(result_head, bodies[at:]), callback_state
+
+
+def unreachable(error: BaseException) -> Refused:
+    return Refused(503, f"the NATS server did not do it: {type(error).__name__} {error}".strip(), 5)

@@ -18,6 +18,7 @@ from proxy.functions.queue.callback import Callbacks  # noqa: E402
 from proxy.functions.queue.calls import Refused  # noqa: E402
 from proxy.functions.queue.jetstream import JetStreamQueue  # noqa: E402
 from proxy.functions.queue.runner import Runner  # noqa: E402
+from proxy.functions.queue.service import Service  # noqa: E402
 from proxy.functions.queue.streams import Address  # noqa: E402
 
 
@@ -386,6 +387,33 @@ def test_a_server_that_is_killed_and_comes_back(
                 await until(lambda: has_state(queue, ids[-1], "done"), 60)
                 assert await queue.accept(call(), is_idempotent=False)
                 assert sum("NATS" in it for it in house.said) <= 4
+
+    try:
+        asyncio.run(main())
+    finally:
+        nats.stop()
+
+
+def test_a_server_that_is_not_there_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.functions.queue.jetstream.CONNECT_S", 0.5)
+    monkeypatch.setattr("proxy.functions.queue.service.AGAIN_S", 0.1)
+    nats = Nats(tmp_path / "nats")
+
+    async def main() -> None:
+        async with Server() as server:
+            house = House(server.address, f=FAST)
+            it = settings(f"nats://127.0.0.1:{nats.port}", most_bytes=10 << 20)
+            service = Service(house, it, True)
+            service.start()
+            with pytest.raises(OSError):
+                await service.queue()
+            nats.start()
+            await until(lambda: any("is open" in it for it in house.said))
+            assert sum("does not open" in it for it in house.said) == 1
+            queue = await service.queue()
+            await queue.accept(call(), is_idempotent=False)
+            await until(lambda: server.asked)
+            await service.close(0)
 
     try:
         asyncio.run(main())

@@ -386,6 +386,35 @@ def test_an_answer_over_the_limit_is_not_kept(path: Path) -> None:
     asyncio.run(main())
 
 
+def test_what_runs_is_given_time_to_end(path: Path) -> None:
+    gate = asyncio.Event()
+
+    async def answer(asked: Asked) -> Said:
+        await gate.wait()
+        return Said()
+
+    async def main() -> None:
+        async with Server(answer) as server:
+            house = House(server.address, f={"headrace.io/async-parallelism": "1"})
+            queue = sqlite_queue(house, path)
+            await queue.open()
+            first, second = [await queue.accept(call(), is_idempotent=False) for _ in "ab"]
+            await until(lambda: server.asked)
+            closing = asyncio.create_task(queue.close(10))
+            await asyncio.sleep(0.01)
+            gate.set()
+            await closing
+            assert len(server.asked) == 1
+            queue = sqlite_queue(house, path)
+            await queue.open()
+            assert (await queue.find(first)).state == "done"
+            await until(lambda: has_state(queue, second, "done"))
+            assert [it.id for it in server.asked] == [first, second]
+            await queue.close()
+
+    asyncio.run(main())
+
+
 def test_two_controllers_share_the_file_for_a_while(path: Path) -> None:
     gate = asyncio.Event()
 
