@@ -380,9 +380,10 @@ cdef int ask_version(Worker w, Request r, Version v) noexcept:
 cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     cdef Upstream u = s.upstream
     cdef Tried* t = <Tried*>r.tried
-    cdef Peer p
+    cdef Peer p = None
     cdef UpstreamH1 conn
     cdef Str key
+    cdef Str known
     cdef bint is_tls
     cdef bint is_new = t == NULL
     cdef int rc
@@ -411,7 +412,17 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
             return rc
     elif r.client is not None:
         key = text(<const char*>r.client.address.binary, r.client.address.binary_n)
-    p = pick(u, t, key.p, key.n, clock.now_ms)
+    known.n = 0
+    if u.sticky is not None:
+        known = known_peer(<StickyCookie>u.sticky, r)
+        p = pick_known(u, t, known, clock.now_ms)
+    if p is None:
+        p = pick(u, t, key.p, key.n, clock.now_ms)
+    if p is not None and u.sticky is not None:
+        rc = name_peer(<StickyCookie>u.sticky, r, p, known)
+        if rc < 0:
+            on_released(u, p, NULL, PEER_OK, clock.now_ms)
+            return rc
     if p is None:
         r.add_attempt(of_bytes(u.name))
         if r.version is not None and u.primary.n == 0:

@@ -16,6 +16,7 @@ from proxy.conf.values import (
     read_size,
 )
 from proxy.functions.model import NAME, SPACE, Limits, Ready
+from proxy.functions.routes import is_route, read_route
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
@@ -151,6 +152,11 @@ def read_annotation(args: list[Token], block: Block) -> tuple[str, str]:
     """`annotation KEY VALUE`."""
     if not args[0]:
         raise ConfError(args[0], "an annotation has no name")
+    if is_route(args[0]):
+        try:
+            read_route(args[1])
+        except ValueError as error:
+            raise ConfError(args[1], f'annotation "{args[0]}": {error}') from None
     return str(args[0]), str(args[1])
 
 

@@ -8,6 +8,7 @@ from cython cimport final
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from proxy.base._shm cimport Zone, ZoneHead
+from proxy.base.span cimport Str
 from proxy.upstream._shared cimport PeerState
 
 
@@ -80,6 +81,7 @@ cdef class Peer:
     cdef uint32_t row         # of the zone's ledger
     cdef readonly bytes name      # as in $upstream_addr: 127.0.0.1:80, [::1]:80, unix:/path
     cdef readonly bytes server    # the text of its server directive (ring points)
+    cdef readonly bytes sticky_id  # 32 hex digits; empty until the upstream is sticky
     cdef readonly bytes sockaddr  # for connect(2), whole
     cdef readonly int family      # AF_INET, AF_INET6, AF_UNIX
     cdef readonly bint is_backup
@@ -111,6 +113,9 @@ cdef class Upstream:
     cdef uint64_t keepalive_timeout_ms
     cdef public object key             # hash: text with variables; the plan compiles it
     cdef public object compiled_key    # the plan's
+    cdef public object sticky          # _sticky.StickyCookie, or None
+    cdef dict known                    # sticky_id → Peer, of the generation below
+    cdef uint32_t known_generation
     cdef readonly bint is_implicit     # made by proxy_pass without an upstream block
     cdef Zone zone                     # None: state is private
     cdef ZoneHead* zone_head
@@ -133,6 +138,9 @@ cdef void start_tries(Upstream u, Tried* t, uint32_t limit) noexcept
 # the hash key, or the client's raw address (4 or 16 bytes, none for a Unix socket)
 # under ip_hash; the other methods read none.
 cdef Peer pick(Upstream u, Tried* t, const char* key, uint32_t n, uint64_t now_ms)
+
+# The same for the peer of that sticky_id; None: it may not be asked (again).
+cdef Peer pick_known(Upstream u, Tried* t, Str id, uint64_t now_ms)
 
 # Give the peer back, once a pick. Counts t.tries down (0 if the upstream is single).
 # t may be NULL when the request is over.

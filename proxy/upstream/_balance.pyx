@@ -22,6 +22,8 @@ from proxy.upstream._shared cimport (
     unlock_peers,
 )
 
+from hashlib import md5
+
 cdef extern from "<unistd.h>" nogil:
     int getpid()
 
@@ -702,6 +704,11 @@ cdef Peer pick(Upstream u, Tried* t, const char* key, uint32_t n, uint64_t now_m
     if c == NULL:
         unlock(u)
         return None
+    return take_locked(u, c)
+
+
+cdef Peer take_locked(Upstream u, PeerCore* c):
+    """Count the connection, in the zone's ledger too; the upstream was locked."""
     c.state.conns += 1
     c.state.picks += 1
     if u.zone_head != NULL:
@@ -709,6 +716,25 @@ cdef Peer pick(Upstream u, Tried* t, const char* key, uint32_t n, uint64_t now_m
             ledger(u.zone_head, u.row, (<Peer>c.owner).zone_slot)[0] += 1
         unlock(u)
     return <Peer>c.owner
+
+
+cdef Peer pick_known(Upstream u, Tried* t, Str id, uint64_t now_ms):
+    cdef Peer p
+    if u.known is None or u.known_generation != u.generation:
+        u.known = {}
+        u.known_generation = u.generation
+        for p in u.peers_:
+            if not p.sticky_id:
+                p.sticky_id = md5(p.name, usedforsecurity=False).hexdigest().encode()
+            u.known.setdefault(p.sticky_id, p)
+    p = u.known.get(id.p[:id.n]) if id.n else None
+    if p is None:
+        return None
+    lock(u)
+    if is_tried(t, p.core.slot) or not may_take(&p.core, now_ms):
+        unlock(u)
+        return None
+    return take_locked(u, chosen(&p.core, t, now_ms))
 
 
 cdef void on_released(Upstream u, Peer p, Tried* t, Outcome outcome, uint64_t now_ms) noexcept:

@@ -50,6 +50,7 @@ from proxy.upstream.servers import (
     read_server,
     read_zone,
 )
+from proxy.upstream.sticky import read_sticky
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
@@ -268,6 +269,12 @@ directive(
 directive(
     "hash", UPSTREAM, read=read_hash, most=2, inherit=False, syntax="key [consistent]",
     doc="Chooses the server by a hash of the key; consistent: few keys move when servers change.",
+)
+directive(
+    "sticky", UPSTREAM, read=read_sticky, least=1, most=None, inherit=False,
+    syntax="cookie NAME | cookie=NAME [expires=TIME|max] [domain=NAME] [path=PATH] [httponly] "
+    "[secure] [samesite=strict|lax|none]",
+    doc="Sends a client to the server that its cookie names, while that one can be asked.",
 )
 directive(
     "ip_hash", UPSTREAM, inherit=False,

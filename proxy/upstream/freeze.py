@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import proxy.upstream._variables  # noqa: F401  (declares $proxy_host and its kin)
 from proxy.upstream._rewrite import freeze_cookies, freeze_redirects
 from proxy.upstream._settings import ProxySettings
+from proxy.upstream._sticky import StickyCookie
 from proxy.upstream.directives import DEFAULT_FIELDS, HIDDEN_FIELDS, read_buffers
 from proxy.upstream.dynamic import DynamicTargets
 from proxy.upstream.proxy_pass import VariableTarget, find_upstream
@@ -59,6 +60,10 @@ class Upstreams:
                 raise block.error(str(error)) from None
             if upstream.key is not None:
                 upstream.compiled_key = compile_text(upstream.key, block)
+            sticky = block.own("sticky")
+            if sticky is not None:
+                attributes = compile_text(sticky.attributes, block)
+                upstream.sticky = StickyCookie(sticky.name.encode(), attributes)
             key = upstream.name.decode().lower()
             self.named[key] = upstream
             self.settings[key] = settings

@@ -131,6 +131,9 @@ def read_sticky(args: list[Token], block: Block) -> Sticky:
     except ValueError as error:
         raise ConfError(args[0], f'{error} in "sticky" directive') from None
     has_tag = found.tag_header or found.tag_cookie
-    if block.name == "upstream" and (found.kind != "cookie" or has_tag):
+    if block.name != "upstream":
+        if "$" in found.attributes:
+            raise ConfError(args[0], 'the cookie of a function\'s "sticky" has no variables')
+    elif found.kind != "cookie" or has_tag:
         raise ConfError(args[0], 'an upstream is "sticky" by a cookie alone')
     return found

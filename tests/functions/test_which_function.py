@@ -77,7 +77,7 @@ def make(headrace, http: str, main: str = "worker_processes 1;", whole: int = 0)
     (gateway.prefix / "app.py").write_text(HANDLER)
     gateway.start()
     count = whole or http.count("min_scale 1;")
-    wait_for(lambda: len(re.findall(r"replica \S+ ready", gateway.error_log)) >= count, 20)
+    wait_for(lambda: len(re.findall(r"\S+ ready \(", gateway.error_log)) >= count, 20)
     return gateway
 
 
@@ -323,7 +323,7 @@ def test_a_shadow_gets_copies_and_nobody_its_answers(headrace) -> None:
     gateway = headrace(MIRROR, "worker_processes 1;", start=False)
     (gateway.prefix / "app.py").write_text(SHADOWED)
     gateway.start()
-    wait_for(lambda: len(re.findall(r"replica \S+ ready", gateway.error_log)) >= 3, 20)
+    wait_for(lambda: len(re.findall(r"\S+ ready \(", gateway.error_log)) >= 3, 20)
     wait_for(lambda: {gateway.get("/").text for _ in range(2)} == {"a", "b"})
     log = gateway.prefix / "dark.log"
 
@@ -361,3 +361,73 @@ def test_a_shadow_gets_copies_and_nobody_its_answers(headrace) -> None:
     text = gateway.get("/metrics").text
     labels = 'function="a.openfaas-fn",version="b",status="2xx",le="+Inf"'
     assert f"headrace_function_request_duration_seconds_bucket{{{labels}}}" in text
+
+
+ASYNC = """
+    access_log off;
+    function a { python app.py:handle; env WHO a; min_scale 1;
+                 annotation headrace.io/route "/route/* rewrite=/r"; }
+    function late { python app.py:handle; env WHO late; min_scale 1; async on;
+                    annotation headrace.io/route "/late/*"; }
+    functions { store %%DIR%%/f.db; queue sqlite:%%DIR%%/q.db; }
+    server {
+        listen 127.0.0.1:%%PORT%%; openfaas_api on; openfaas_auth off; function_routes on;
+        location /now { function_pass a; }
+        location /later { function_pass a; async on; }
+        location /function-of-late { function_pass late; }
+        location / { return 404; }
+    }
+"""
+WRITING = """
+import json, os
+
+def handle(event, context):
+    with open("calls.log", "a") as log:
+        print(json.dumps([os.environ["WHO"], event.method, event.path, dict(event.query),
+                          len(event.body)]), file=log)
+    return os.environ["WHO"]
+"""
+
+
+def test_async_on_answers_202_and_the_queue_makes_the_call(headrace) -> None:
+    gateway = headrace(ASYNC, "worker_processes 1;", start=False)
+    (gateway.prefix / "app.py").write_text(WRITING)
+    gateway.start()
+    log = gateway.prefix / "calls.log"
+    wait_for(lambda: gateway.get("/now/x").text == "a", 20)
+    for target, told in (
+        ("/later/x%20y?z=1", ["a", "POST", "/later/x y", {"z": "1"}, 3]),
+        ("/function-of-late", ["late", "POST", "/function-of-late", {}, 3]),
+        ("/late/b", ["late", "POST", "/late/b", {}, 3]),
+        ("/function/late/c?d=e", ["late", "POST", "/c", {"d": "e"}, 3]),
+        ("/async-function/a/d", ["a", "POST", "/d", {}, 3]),
+    ):
+        answer = gateway.ask("POST", target, b"abc")
+        assert (answer.status, answer.body) == (202, b"")
+        assert answer.get("x-call-id")
+        wait_for(lambda told=told: json.dumps(told) in log.read_text(), 10)
+    assert gateway.get("/route/x").text == "a"
+
+
+def test_the_api_changes_weights_and_routes_without_a_reload(headrace) -> None:
+    http = split(0) + "functions { store %%DIR%%/f.db; queue sqlite:%%DIR%%/q.db; }"
+    http = http.replace("function_routes on;", "function_routes on; openfaas_api on;")
+    gateway = make(headrace, http + "openfaas_auth off;", "worker_processes 2;", whole=3)
+    wait_for(lambda: {who(gateway.get("/f")) for _ in range(9)} == {"v1"})
+    path = "/system/function/a"
+
+    def weigh(**weights: int) -> None:
+        body = json.dumps({"weights": weights}).encode()
+        answer = gateway.ask("PUT", f"{path}/split", body, Content_Type="application/json")
+        assert answer.status == 200, answer
+
+    with Load(gateway, "/f") as load:
+        weigh(v1=0, v2=100)
+        wait_for(lambda: {who(gateway.get("/f")) for _ in range(9)} == {"v2"})
+        weigh(v1=50, v2=50)
+        wait_for(lambda: {who(gateway.get("/f")) for _ in range(9)} == {"v1", "v2"})
+        load.more(50)
+        assert gateway.ask("POST", f"{path}/rollback").status == 200
+        wait_for(lambda: {who(gateway.get("/f")) for _ in range(9)} == {"v2"})
+        load.more(50)
+    assert not load.failed

@@ -28,6 +28,7 @@ from proxy.functions.grammar import ENV_NAME, SECRET_NAME, VERSION_NAME, read_cp
 from proxy.functions.http import Refused
 from proxy.functions.model import NAME, NAMESPACE, SPACE, Function, Handler, Limits
 from proxy.functions.model import VERSION as FIRST
+from proxy.functions.routes import is_route, read_route
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,8 +150,12 @@ class Reader:
         """The function block that annotations stand for. Raises Refused."""
         lines = []
         for word, text in words.items():
-            if word == "route" or word.startswith("route."):
-                continue  # routes.py's
+            if is_route(OURS + word):
+                try:
+                    read_route(text)
+                except ValueError as error:
+                    raise refuse(f"{OURS}{word}: {error}") from None
+                continue
             is_known = any(find(word, place) for place in (FUNCTION, VERSION))
             if not is_known and word.startswith("async-"):
                 continue  # queue/words.py's
