@@ -43,6 +43,8 @@ cdef void tell_version(Worker w, Request r) noexcept:
     cdef Version v = <Version>r.version
     cdef Arms arms = <Arms>v.function.arms
     cdef int arm
+    if r.location.handler is None:               # it went to the queue, which calls it later
+        return
     count_version(w, v, r)
     if arms is None or not arms.has_copies or not r.is_done or r.is_upgraded or (
             r.n_attempts == 0 or r.parent is not None):
