@@ -80,8 +80,12 @@ class Directory:
 
     # -- versions -------------------------------------------------------------------------------
     def _share_out(self, function: Function) -> None:
-        rows = tuple((it.name, it.weight, it.tag, it.mirror) for it in function.versions)
         sticky = function.sticky or function.annotations.get(STICKY)
+        if len(function.versions) == 1 and not sticky:  # nothing to choose: most are so
+            function.arms = None
+            self._arms.pop(function.key, None)
+            return
+        rows = tuple((it.name, it.weight, it.tag, it.mirror) for it in function.versions)
         now = (rows, sticky)
         if self._arms.get(function.key) == now and function.arms is not None:
             return

@@ -98,6 +98,7 @@ def test_a_route_too_many_leaves_the_function_with_those_it_has(world):
 
 
 def test_shares_follow_the_weights(world):
+    assert world.put("b.x").arms is None  # nothing to choose
     a = world.put("a.x", versions=[("v1", 90), ("v2", 10)])
     assert a.arms.shares() == [9000, 1000]
     before = a.arms
