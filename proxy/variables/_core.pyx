@@ -317,12 +317,23 @@ cdef int get_pipe(Request r, uint64_t data, Str* out) noexcept:
     return tell(out, ".", 1)
 
 
+cdef uint8_t[256] random_bytes    # a call to the kernel for each id would cost more than the id
+cdef uint32_t random_left = 0
+
+
 cdef int get_request_id(Request r, uint64_t data, Str* out) noexcept:
-    cdef uint8_t[16] raw
+    global random_left
+    cdef uint8_t* raw
     cdef char* p = <char*>take(&r.arena, 32)
     cdef int i
-    if p == NULL or getrandom(raw, 16, 0) != 16:
+    if random_left == 0:          # nobody asks before a worker has forked
+        if getrandom(random_bytes, 256, 0) != 256:
+            return NO_MEMORY
+        random_left = 256
+    if p == NULL:
         return NO_MEMORY
+    random_left -= 16
+    raw = random_bytes + random_left
     for i in range(16):
         p[2 * i] = b"0123456789abcdef"[raw[i] >> 4]
         p[2 * i + 1] = b"0123456789abcdef"[raw[i] & 15]
