@@ -259,9 +259,13 @@ def run_invoke(client: Client, said: argparse.Namespace) -> int:
         for name, value in answer.getheaders():
             print(f"{name}: {value}")
         print(flush=True)
+    last = b""
     while piece := answer.read1(65536):
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
+        last = piece
+    if last[-1:] != b"\n" and sys.stdout.isatty():
+        print()
     if said.is_async and answer.status == 202:
         print(answer.headers.get("X-Call-Id", ""))
     if answer.status >= 400:

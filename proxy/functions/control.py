@@ -84,7 +84,7 @@ class Controller:
             self.loop.run_until_complete(self.open())
             self.loop.add_reader(self.seat.control_fd, self.on_order)
             self.seat.tell_ready()
-            self.loop.create_task(self.begin())
+            self.loop.create_task(self.begin()).add_done_callback(self._on_begun)
             self.loop.run_forever()
             with contextlib.suppress(RuntimeError):  # told to leave at once meanwhile
                 self.loop.run_until_complete(self.close())
@@ -132,6 +132,12 @@ class Controller:
         self.front.is_open.set()
         self.queue.start()
         self._sweep()
+
+    def _on_begun(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:  # who knows half of what runs does harm: another one shall try
+            self.warn(f"the controller cannot begin: {type(error).__name__}: {error}")
+            self.loop.stop()
 
     async def close(self) -> None:
         await self.queue.close(self._grace_s)
