@@ -147,7 +147,9 @@ class Controller:
 
     def _sweep(self) -> None:
         self.loop.call_later(SWEEP_S, self._sweep)
-        self.scaler.sweep(it.key for f in self.register.functions.values() for it in f.versions)
+        functions = self.register.functions.values()
+        for key in self.scaler.forgotten(it.key for f in functions for it in f.versions):
+            self.on_wake(key)
 
     # -- the conf ---------------------------------------------------------------------------------
     def on_order(self) -> None:

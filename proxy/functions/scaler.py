@@ -128,13 +128,12 @@ class Scaler:
         if self.counts is not None:
             self.counts.forget(key)
 
-    def sweep(self, keys: Iterable[str]) -> None:
-        """Wake whoever is waited for and sleeps."""
-        if self.counts is None:
-            return
-        for key in keys:
-            if key not in self.activities and self.counts.sample(key)[3]:
-                self.wake(key)
+    def forgotten(self, keys: Iterable[str]) -> list[str]:
+        """Those of the versions that sleep while somebody waits for them."""
+        counts = self.counts
+        if counts is None:
+            return []
+        return [it for it in keys if it not in self.activities and counts.sample(it)[3]]
 
     # -- in time ----------------------------------------------------------------------------------
     def _arm(self) -> None:
