@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from gateway import Gateway, descendants, title, wait_for
 
+pytest.importorskip("proxy.functions._waiting")
 HANDLER = """
 import time
 
