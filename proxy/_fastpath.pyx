@@ -34,9 +34,10 @@ from proxy.content._redirect cimport complete_location, redirect_to_folder
 from proxy.content._settings cimport ContentSettings, type_of
 from proxy.content._ssi cimport SsiSettings, begin_ssi
 from proxy.engine._accept cimport Acceptor
-from proxy.engine._link cimport READ_BYTES, Link, read_buffer
+from proxy.engine._link cimport READ_BYTES, Diversion, Link, read_buffer
 from proxy.engine._tls cimport Door, Session, Tls, begin_client, begin_server, plain
 from proxy.engine._tls_context cimport ServerTls
+from proxy.engine._watch cimport FAILED, READABLE, WRITABLE
 from proxy.engine._wheel cimport Timed, Wheel, set_deadline
 from proxy.filters._access cimport (
     DECLINED, LET_IN, AccessSettings, ask_password, forget_challenge, judge_address, judge_answer,

@@ -1,9 +1,8 @@
 # A large body moved by splice(2) from one plaintext Link to the other, through a pooled pipe.
 #
 # Begun when at least SPLICE_LEAST bytes of a known length remain, nothing reads the body
-# and the sink's transport holds nothing. The source's transport is paused meanwhile; the
-# descriptors are dup'ed, since the loop watches the originals itself. A watcher is armed
-# only after EAGAIN, or it would spin.
+# and nothing waits in the sink. Meanwhile the two Links give their events to the Splice:
+# the source's bytes, or the sink's room, never both, or one of them would spin.
 
 cdef extern from "<fcntl.h>" nogil:
     enum:
@@ -18,7 +17,6 @@ cdef extern from "<fcntl.h>" nogil:
 
 cdef extern from "<unistd.h>" nogil:
     int pipe2(int*, int)
-    int dup(int)
     ssize_t c_read "read"(int, void*, size_t)
 
 cdef enum:
@@ -61,38 +59,45 @@ cdef void give_pipe(int* ends, bint is_empty) noexcept:
 
 
 @final
-cdef class Splice(Timed):
+cdef class SpliceTimer(Timed):
+    """Asks whether the client keeps up."""
+    cdef PyObject* splice         # borrowed: it holds us
+
+    cdef void on_deadline(self) noexcept:
+        cdef Splice held = <Splice>self.splice   # its upstream connection may let go of it
+        held.on_deadline()
+
+
+@final
+cdef class Splice(Diversion):
     cdef Worker w
     cdef Request r
     cdef UpstreamH1 u
     cdef ClientH1 c
     cdef bint is_answer           # upstream to client; else the client's body to the upstream
-    cdef int source               # dup'ed
-    cdef int sink
+    cdef Link source
+    cdef Link sink
+    cdef SpliceTimer timer        # None: nobody has to keep up
     cdef int[2] ends
     cdef size_t in_pipe
     cdef int64_t left             # still to come from the source
-    cdef bint is_reading          # which watchers are armed
-    cdef bint is_writing
     cdef bint is_over
     cdef bint is_full             # the sink takes nothing at the moment
     cdef int64_t moved            # since keeping up was looked at
 
     cdef bint begin(self) noexcept:
         """False: it cannot be done now, copy instead."""
-        cdef Link source = <Link>self.u if self.is_answer else <Link>self.c
-        cdef Link sink = <Link>self.c if self.is_answer else <Link>self.u
         if not take_pipe(self.ends):
             return False
-        self.source = dup(source.fd)
-        self.sink = dup(sink.fd)
-        if self.source < 0 or self.sink < 0:
-            self.close()
-            return False
-        source.pause()
+        self.source = <Link>self.u if self.is_answer else <Link>self.c
+        self.sink = <Link>self.c if self.is_answer else <Link>self.u
+        self.source.diversion = self.sink.diversion = self
+        self.source.pause()
         if self.is_answer and self.u.s.is_buffered and (
                 self.u.s.file_bytes >= PIPE_BYTES + READ_BYTES):
-            set_deadline(self.w.wheel, self, clock.now_ms + KEEP_UP_MS)
+            self.timer = SpliceTimer.__new__(SpliceTimer)
+            self.timer.splice = <PyObject*>self
+            set_deadline(self.w.wheel, self.timer, clock.now_ms + KEEP_UP_MS)
         return True
 
     cdef void on_deadline(self) noexcept:
@@ -103,40 +108,36 @@ cdef class Splice(Timed):
             self.w.settle()
             return
         self.moved = 0
-        set_deadline(self.w.wheel, self, clock.now_ms + KEEP_UP_MS)
+        set_deadline(self.w.wheel, self.timer, clock.now_ms + KEEP_UP_MS)
 
     cdef void close(self) noexcept:
-        """Watchers, dups and pipe go."""
+        """Both Links have their events for themselves again; the pipe goes."""
         if self.is_over:
             return
         self.is_over = True
-        self.forget_deadline()
-        self.watch(False, False)
-        if self.source >= 0:
-            c_close(self.source)
-        if self.sink >= 0:
-            c_close(self.sink)
+        self.source.diversion = self.sink.diversion = None
+        if self.timer is not None:
+            self.timer.forget_deadline()
+        self.sink.watch(self.sink.mask & ~WRITABLE)
         give_pipe(self.ends, self.in_pipe == 0)
 
-    cdef void watch(self, bint is_reading, bint is_writing) noexcept:
-        if is_reading != self.is_reading:
-            self.is_reading = is_reading
-            if is_reading:
-                self.w.loop.add_reader(self.source, self._on_event)
-            else:
-                self.w.loop.remove_reader(self.source)
-        if is_writing != self.is_writing:
-            self.is_writing = is_writing
-            if is_writing:
-                self.w.loop.add_writer(self.sink, self._on_event)
-            else:
-                self.w.loop.remove_writer(self.sink)
+    cdef void watch(self, bint is_writing) noexcept:
+        """Either the source's bytes are waited for, or room in the sink."""
+        self.source.watch(self.source.mask & ~READABLE if is_writing
+                          else self.source.mask | READABLE)
+        self.sink.watch(self.sink.mask | WRITABLE if is_writing
+                        else self.sink.mask & ~WRITABLE)
 
-    def _on_event(self):
-        if not self.is_over:
+    cdef int on_event(self, Link link, int events) noexcept:
+        cdef Splice held = self                  # the Links let go of it
+        cdef int ours = READABLE | FAILED if link is self.source else WRITABLE
+        if link is self.sink and self.in_pipe:
+            ours |= FAILED
+        if events & ours:
             tick()
-            self.run()
-            self.w.settle()
+            held.run()
+            held.w.settle()
+        return events & ~ours
 
     cdef void run(self) noexcept:
         """Move until somebody would block, all is moved, or the turn is over."""
@@ -150,7 +151,7 @@ cdef class Splice(Timed):
                 want = PIPE_BYTES - self.in_pipe
                 if self.left < <int64_t>want:
                     want = <size_t>self.left
-                n = c_splice(self.source, NULL, self.ends[1], NULL, want,
+                n = c_splice(self.source.fd, NULL, self.ends[1], NULL, want,
                              SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
                 if n > 0:
                     self.left -= n
@@ -165,7 +166,7 @@ cdef class Splice(Timed):
                     self.lose_source()
                     return
             if self.in_pipe:
-                n = c_splice(self.ends[0], NULL, self.sink, NULL, self.in_pipe,
+                n = c_splice(self.ends[0], NULL, self.sink.fd, NULL, self.in_pipe,
                              SPLICE_F_MOVE | SPLICE_F_NONBLOCK
                              | (SPLICE_F_MORE if self.left and not is_dry else 0))
                 if n > 0:
@@ -186,7 +187,7 @@ cdef class Splice(Timed):
         self.time_sink(is_full, moved != 0 or not self.is_full)
         self.is_full = is_full
         self.moved += moved
-        self.watch(not is_full, is_full)
+        self.watch(is_full)
 
     cdef void time_sink(self, bint is_full, bint is_news) noexcept:
         """Only one side's time limit runs: that of the sink while it takes nothing."""

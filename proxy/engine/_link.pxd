@@ -26,8 +26,15 @@ cdef struct Rest:                 # bytes that the kernel did not take yet
     char* bytes
 
 
+cdef class Diversion:
+    """Moves bytes past a Link, which gives it the events that it waits for."""
+    # the events that are left for the Link itself
+    cdef int on_event(self, Link link, int events) noexcept
+
+
 cdef class Link(Watched):
     cdef Tls tls                  # None: plain
+    cdef Diversion diversion      # None: the Link reads and writes itself
     cdef Rest* rest
     cdef uint32_t most_bytes      # the most to read at once; 0: what the buffer holds
     cdef uint8_t is_plain

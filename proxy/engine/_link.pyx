@@ -40,6 +40,11 @@ cdef extern from "<sys/socket.h>" nogil:
     int setsockopt(int, int, int, const void*, unsigned int)
 
 
+cdef class Diversion:
+    cdef int on_event(self, Link link, int events) noexcept:
+        return events
+
+
 cdef class Link(Watched):
     def __dealloc__(self):
         drop_rest(self)
@@ -201,6 +206,10 @@ cdef class Link(Watched):
                 self.watch(READABLE)
             self.on_dialed(error)
             return
+        if self.diversion is not None:
+            events = self.diversion.on_event(self, events)
+            if self.fd < 0:
+                return
         if events & WRITABLE and self.rest != NULL:
             rc = self.send_rest()
             if rc < 0:
@@ -216,9 +225,9 @@ cdef class Link(Watched):
                 self.on_drained()
         if self.fd >= 0 and events & (READABLE | FAILED):
             self.receive()
-        if events & FAILED and self.fd >= 0 and self.mask == 0:
-            # libuv looks at it no more, but what came before the error is still to be read
-            self.watch((0 if self.is_paused or self.is_ended else READABLE)
+        if events & FAILED and self.fd >= 0:
+            # libuv looked away, but what came before the error is still to be read
+            self.watch(self.mask | (0 if self.is_paused or self.is_ended else READABLE)
                        | (WRITABLE if self.rest != NULL else 0))
 
     cdef void receive(self) noexcept:
