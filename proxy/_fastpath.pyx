@@ -14,7 +14,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcpy, memmove, memset, strerror
-from posix.unistd cimport close as c_close
+from posix.unistd cimport close as c_close, read as c_read
 
 from proxy.base._arena cimport copy, take
 from proxy.base._client cimport Client, address_text
@@ -23,7 +23,7 @@ from proxy.base._request cimport *
 from proxy.base._report cimport *
 from proxy.base._told cimport tell_error
 from proxy.base.head cimport *
-from proxy.base.span cimport Str, of_bytes, text, to_bytes
+from proxy.base.span cimport Str, is_word, of_bytes, text, to_bytes
 from proxy.base.verdict cimport *
 from proxy.bodies._spool cimport Spool, new_spool
 from proxy.content._charset cimport add_charset
@@ -46,10 +46,16 @@ from proxy.filters._access cimport (
 from proxy.filters._headers cimport add_fields, add_trailers, expect_trailers
 from proxy.filters._realip cimport put_real_address
 from proxy.functions._arms cimport Arms, next_copy
-from proxy.functions._function cimport Version
-from proxy.functions._handler cimport answer_unready
+from proxy.functions._function cimport Functions, Replica, Version
+from proxy.functions._handler cimport (
+    add_timing, answer_asleep, answer_refusal, refusal_word, report_refusal, wakes_nobody,
+)
 from proxy.functions._target cimport (
     FunctionRoute, FunctionTarget, find_version, is_later, put_async, take_route, tell_call,
+)
+from proxy.functions._waiting cimport (
+    R_TIMEOUT, TAKEN_SLOT, Asked, Waiting, asked_of, begin_stream, find_gone, give_replica, leave,
+    park, take_replica,
 )
 from proxy.limits._admit cimport LimitSettings, check_reqs, give_conns, take_conns
 from proxy.observe._counters cimport Block, Counters, count, count_request
@@ -60,8 +66,8 @@ from proxy.routing._names cimport Names, find_server, read_host
 from proxy.routing._rewrite cimport REWRITE_AGAIN, REWRITE_STATUS, Program, run as run_rewrite
 from proxy.routing._uri cimport Uri, read_inner_uri, read_uri
 from proxy.upstream._balance cimport (
-    PEER_FAILED, PEER_NEXT, PEER_OK, Peer, Tried, Upstream, on_released, pick, refund_try,
-    pick_known, start_tries,
+    PEER_FAILED, PEER_NEXT, PEER_OK, Outcome, Peer, Tried, Upstream, on_released, pick, pick_known,
+    refund_try, start_tries,
 )
 from proxy.upstream._settings cimport (
     ProxySettings, keep_for_redirect, obey_accel, shape_answer, write_request_head,
@@ -127,6 +133,7 @@ cdef enum:
     TRAILER_BYTES = 16 * 1024
     MAX_POOLED = 1024             # requests kept for reuse
     CLOSE_MS = 5000               # a closed connection may take what was written, then is reset
+    LONG_MS = 3600000             # what a function without a timeout may be silent
     PARTING_MS = 1000             # a leaving worker keeps a connection that was busy so recently
 
 cdef int statuses[128]
@@ -148,4 +155,5 @@ include "_fastpath/stages.pxi"
 include "_fastpath/subrequest.pxi"
 include "_fastpath/copies.pxi"
 include "_fastpath/answers.pxi"
+include "_fastpath/waking.pxi"
 include "_fastpath/worker.pxi"

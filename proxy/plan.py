@@ -21,6 +21,7 @@ from proxy.engine import tls
 from proxy.engine.listen import addresses
 from proxy.filters.access import freeze_access
 from proxy.filters.headers import freeze_headers
+from proxy.functions.contradictions import contradictions
 from proxy.functions.directory import Directory
 from proxy.functions.freeze import declare_functions, freeze_pass
 from proxy.functions.hidden import (
@@ -75,7 +76,7 @@ class Plan:
         self.logs = Logs()
         self.numbers = Numbers(seat.shared if seat else None)
         self.upstreams: Any = None
-        self.functions = declare_functions(model)
+        self.functions = declare_functions(model, seat)
         self.directory = self.open_directory(model)
         self.has_async = self.directory.is_open or any(it.is_async for it in self.functions)
         self.is_inside = False  # in the server that only the controller calls
@@ -106,6 +107,7 @@ class Plan:
             for pattern in names.all_patterns:
                 adopt(pattern)
         check_variables()
+        self.warnings += contradictions(model)
 
     def open_directory(self, model: Block) -> Directory:
         """Who follows the functions: the first worker tells what is odd about them."""

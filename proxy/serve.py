@@ -63,6 +63,7 @@ class Serving:
 
     async def follow_functions(self, made: plan.Plan) -> None:
         """Learn where the functions' replicas are, before the first request if that is soon."""
+        self.worker.attend(made.functions)
         has_some = len(made.functions) or made.directory.is_open
         if not has_some or not self.seat.controller_path:
             return

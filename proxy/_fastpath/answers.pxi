@@ -4,6 +4,9 @@ cdef void forget_choice(Request r) noexcept:
     """Before another location is asked: nothing stays of what this one chose."""
     r.upstream = None
     r.found = None
+    if r.asked != NULL:
+        leave((<Worker>r.conductor).waiting, r)
+        r.asked = NULL
     r.version = None
     r.proxy_uri.n = 0
     r.tried = NULL

@@ -211,7 +211,7 @@ cdef class Splice(Diversion):
             a.length += n
             a.bytes_received += n
             self.u.left -= n
-            self.u.node.deadline_ms = clock.now_ms + self.u.s.read_ms
+            self.u.node.deadline_ms = due(self.u, self.u.read_ms)
         else:
             self.c.body_left -= n
             self.r.body_n += n
@@ -222,7 +222,7 @@ cdef class Splice(Diversion):
             self.r.sent_body += n
         else:
             self.u.written += n
-            self.u.node.deadline_ms = clock.now_ms + self.u.s.read_ms
+            self.u.node.deadline_ms = due(self.u, self.u.read_ms)
 
     cdef void unsplice(self) noexcept:
         """The client does not keep up: the answer goes on through memory and file."""

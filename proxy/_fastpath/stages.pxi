@@ -371,12 +371,6 @@ async def look_up_target(Worker w, Request r, ProxySettings s, bytes url):
     w.settle()
 
 
-cdef int ask_version(Worker w, Request r, Version v) noexcept:
-    """All that comes after "which version": a ready replica of it, or wait for one."""
-    r.upstream = v.upstream
-    return choose_peer(w, r, <ProxySettings>r.location.proxy)
-
-
 cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     cdef Upstream u = s.upstream
     cdef Tried* t = <Tried*>r.tried
@@ -386,6 +380,7 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     cdef Str known
     cdef bint is_tls
     cdef bint is_new = t == NULL
+    cdef uint8_t taken
     cdef int rc
     if r.upstream is not None:
         u = <Upstream>r.upstream
@@ -412,24 +407,29 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
             return rc
     elif r.client is not None:
         key = text(<const char*>r.client.address.binary, r.client.address.binary_n)
-    known.n = 0
-    if u.sticky is not None:
+    if r.asked != NULL:                          # a function's
+        p = take_replica(w.waiting, <Version>r.version, <Asked*>r.asked, t, key.p, key.n)
+        if p is None:
+            return wait_for_replica(w, r)
+    elif u.sticky is not None:
         known = known_peer(<StickyCookie>u.sticky, r)
         p = pick_known(u, t, known, clock.now_ms)
     if p is None:
         p = pick(u, t, key.p, key.n, clock.now_ms)
-    if p is not None and u.sticky is not None:
+    if p is not None and u.sticky is not None and r.asked == NULL:
         rc = name_peer(<StickyCookie>u.sticky, r, p, known)
         if rc < 0:
             on_released(u, p, NULL, PEER_OK, clock.now_ms)
             return rc
     if p is None:
         r.add_attempt(of_bytes(u.name))
-        if r.version is not None and u.primary.n == 0:
-            return answer_unready(r)             # a function: it may be asleep
         return NO_LIVE_UPSTREAM
     if r.add_attempt(of_bytes(p.name)) == NULL:
-        on_released(u, p, NULL, PEER_OK, clock.now_ms)
+        if p.replica is not None:
+            taken = TAKEN_SLOT
+            give_replica(<Replica>p.replica, NULL, PEER_OK, &taken)
+        else:
+            on_released(u, p, NULL, PEER_OK, clock.now_ms)
         return NO_MEMORY
     r.attempts[r.n_attempts - 1].is_redirect = is_new and r.n_attempts > 1
     count_asked(w, u, p)
@@ -438,6 +438,7 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     if conn is not None:
         conn.r = r
         r.call = conn
+        begin_call(conn, r)
         r.attempts[r.n_attempts - 1].connect_ms = 0
         return GO
     conn = UpstreamH1.__new__(UpstreamH1)
@@ -448,6 +449,7 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     conn.is_tls = is_tls
     conn.r = r
     r.call = conn
+    begin_call(conn, r)
     if r.keep_head() < 0:
         return NO_MEMORY
     rc = conn.dial()

@@ -114,6 +114,8 @@ cdef void end_sub(Worker w, Request sub) noexcept:
             pass
     waiter.on_sub(sub)
     drop_subs(sub)
+    if sub.asked != NULL:
+        leave(w.waiting, sub)
     sub.end()
 
 
@@ -132,6 +134,8 @@ cdef void drop_subs(Request r) noexcept:
             sub.call = None
             u.leave()
         drop_subs(sub)
+        if sub.asked != NULL:
+            leave((<SubStream>sub.stream).w.waiting, sub)
         sub.end()
 
 

@@ -107,6 +107,8 @@ cdef void report_fault(Request r, int fault) noexcept:
     elif fault == UPSTREAM_NOT_RESOLVED:
         level = R_ERROR
         told = "the upstream's name could not be resolved"
+    elif QUEUE_FULL >= fault >= FUNCTION_TIMEOUT:
+        report_refusal(r)
     elif fault == REDIRECT_LOOP:
         level = R_ERROR
         report_about(level, r, "rewrite or internal redirection cycle while processing \"", r.uri,

@@ -20,6 +20,20 @@ cdef struct Pool:         # idle connections of one Upstream in this worker
     PyObject* oldest
 
 
+cdef inline uint64_t due(UpstreamH1 u, uint64_t ms) noexcept:
+    """The moment in so many ms, or the end of the function's timeout if that comes first."""
+    cdef uint64_t at = clock.now_ms + ms
+    return u.until_ms if u.until_ms and u.until_ms < at else at
+
+
+cdef inline void give_peer(UpstreamH1 u, Tried* t, Outcome outcome) noexcept:
+    """The request is over at this peer; once for each that was picked."""
+    if u.peer.replica is None:
+        on_released(u.upstream, u.peer, t, outcome, clock.now_ms)
+    else:
+        give_replica(<Replica>u.peer.replica, t, outcome, &u.taken)
+
+
 @final
 cdef class UpstreamH1(Link):
     cdef Worker w
@@ -37,6 +51,9 @@ cdef class UpstreamH1(Link):
     cdef uint8_t is_tls
     cdef bytes tls_name           # whom its certificate must name
     cdef uint8_t is_counted       # among the worker's connections
+    cdef uint8_t taken            # functions: what it holds of its replica
+    cdef uint32_t read_ms         # the longest silence of the peer
+    cdef uint64_t until_ms        # the end of a function's timeout, 0: none
     cdef uint8_t is_reused        # it answered a request before this one
     cdef uint8_t is_last          # close after this answer
     cdef uint8_t is_ask_whole     # the request went out whole
@@ -86,7 +103,7 @@ cdef class UpstreamH1(Link):
             return UPSTREAM_REFUSED
         if self.open_dialing(fd) != 0:
             return UPSTREAM_REFUSED
-        set_deadline(self.w.wheel, self, clock.now_ms + self.s.connect_ms)
+        set_deadline(self.w.wheel, self, due(self, self.s.connect_ms))
         return 0
 
     cdef void on_dialed(self, int error) noexcept:
@@ -106,7 +123,7 @@ cdef class UpstreamH1(Link):
                 self.lose(UPSTREAM_REFUSED)
             else:
                 self.is_plain = False
-                set_deadline(self.w.wheel, self, clock.now_ms + self.s.connect_ms)
+                set_deadline(self.w.wheel, self, due(self, self.s.connect_ms))
                 self.unseal(NULL, 0)             # ClientHello
         self.w.settle()
 
@@ -195,7 +212,7 @@ cdef class UpstreamH1(Link):
         w.ask_of = self
         self.ask_left = length
         self.requests += 1
-        set_deadline(w.wheel, self, clock.now_ms + self.s.read_ms)
+        set_deadline(w.wheel, self, due(self, self.read_ms))
         if length == 0 or not self.s.passes_body:
             self.is_ask_whole = True
         return 0
@@ -213,7 +230,7 @@ cdef class UpstreamH1(Link):
                 memcpy(w.ask + w.ask_n, p, n)    # one write with what is around it
                 memcpy(w.ask + w.ask_n + n, b"\r\n", 2)
                 w.ask_n += n + 2
-                self.node.deadline_ms = clock.now_ms + self.s.read_ms
+                self.node.deadline_ms = due(self, self.read_ms)
                 return self.is_blocked
         rc = w.write_ask(self, p, n)
         if self.ask_left < 0:
@@ -221,7 +238,7 @@ cdef class UpstreamH1(Link):
             w.ask[w.ask_n + 1] = c"\n"
             w.ask_n += 2
             w.ask_of = self
-        self.node.deadline_ms = clock.now_ms + (self.s.send_ms if rc == BLOCKED else self.s.read_ms)
+        self.node.deadline_ms = due(self, self.s.send_ms if rc == BLOCKED else self.read_ms)
         return rc
 
     cdef void ask_end(self) noexcept:
@@ -255,7 +272,7 @@ cdef class UpstreamH1(Link):
         if r is None:                            # bytes that nobody asked for
             self.drop()
             return
-        self.node.deadline_ms = clock.now_ms + self.s.read_ms
+        self.node.deadline_ms = due(self, self.read_ms)
         if r.n_attempts:
             r.attempts[r.n_attempts - 1].bytes_received += n
         if self.state == U_HEAD:
@@ -412,7 +429,7 @@ cdef class UpstreamH1(Link):
             and not self.is_blocked and not self.is_closing)
         r.attempts[r.n_attempts - 1].response_ms = <int64_t>(
             clock.now_ms - r.attempts[r.n_attempts - 1].start_ms)
-        on_released(self.upstream, self.peer, NULL, PEER_OK, clock.now_ms)
+        give_peer(self, NULL, PEER_OK)
         self.r = None
         r.call = None
         r.is_answer_read = True
@@ -461,7 +478,7 @@ cdef class UpstreamH1(Link):
         """The request wants it no more (client gone, answered otherwise)."""
         cdef Attempt* a
         if self.r is not None:
-            on_released(self.upstream, self.peer, NULL, PEER_OK, clock.now_ms)
+            give_peer(self, NULL, PEER_OK)
             if self.r.n_attempts:
                 a = &self.r.attempts[self.r.n_attempts - 1]
                 a.response_ms = <int64_t>(clock.now_ms - a.start_ms)
@@ -509,13 +526,14 @@ cdef class UpstreamH1(Link):
             if self.tunnel is not None:
                 self.tunnel.unpause()
         elif r is not None:
-            self.node.deadline_ms = clock.now_ms + self.s.read_ms
+            self.node.deadline_ms = due(self, self.read_ms)
             self.w.on_upstream_drained(r, self)
         self.w.settle()
 
     cdef void on_deadline(self) noexcept:
         if self.state == U_DIALING:
-            self.lose(UPSTREAM_CONNECT_TIMEOUT)
+            self.lose(FUNCTION_TIMEOUT if self.until_ms and clock.now_ms >= self.until_ms
+                      else UPSTREAM_CONNECT_TIMEOUT)
         elif self.state == U_IDLE:
             self.drop()
         elif self.state == U_TUNNEL:
@@ -527,7 +545,10 @@ cdef class UpstreamH1(Link):
             if self.splice is None and (self.is_paused or self.state == U_HEAD and (
                     not self.is_ask_whole and not self.is_blocked)) or (
                     self.splice is not None and self.splice.is_answer == self.splice.is_full):
-                set_deadline(self.w.wheel, self, clock.now_ms + self.s.read_ms)
+                self.until_ms = 0
+                set_deadline(self.w.wheel, self, due(self, self.read_ms))
+            elif self.until_ms and clock.now_ms >= self.until_ms:
+                self.lose(FUNCTION_TIMEOUT)
             else:
                 self.lose(UPSTREAM_SEND_TIMEOUT if self.is_blocked or (
                     self.splice is not None and self.splice.is_full) else UPSTREAM_READ_TIMEOUT)
@@ -560,12 +581,12 @@ cdef class UpstreamH1(Link):
             self.pause()
 
     cdef void on_tunnel_traffic(self) noexcept:
-        set_deadline(self.w.wheel, self, clock.now_ms + self.s.read_ms)
+        set_deadline(self.w.wheel, self, due(self, self.read_ms))
 
     cdef void end_tunnel(self) noexcept:
         self.tunnel = None
         if self.r is not None:
-            on_released(self.upstream, self.peer, NULL, PEER_OK, clock.now_ms)
+            give_peer(self, NULL, PEER_OK)
         self.drop()
 
 

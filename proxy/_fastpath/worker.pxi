@@ -46,6 +46,7 @@ cdef class Worker(Conductor):
     cdef public object on_full    # called when no connection more may come …
     cdef public object on_room    # … and when there is room again
     cdef bint is_full
+    cdef readonly Waiting waiting # who waits for a function; None: there are none
 
     def __cinit__(self):
         self.spilled = <char*>malloc(READ_BYTES)
@@ -81,6 +82,17 @@ cdef class Worker(Conductor):
         if counters is not None:
             self.counters = counters
             self.stats = counters.block
+
+    def attend(self, Functions functions not None):
+        """From now on functions are asked: who waits is resumed by bell, table and time."""
+        cdef Bell bell = Bell.__new__(Bell)
+        bell.w = self
+        self.waiting = Waiting(functions, bell.sleep)
+        functions.on_told = bell.on_told
+        functions.on_failed = bell.on_failed
+        if functions.counts is not None:
+            bell.fd = functions.counts.bell
+            self.loop.add_reader(bell.fd, bell.on_ring)
 
     cdef inline void begin_writing(self, Request r) noexcept:
         r.is_counted = True
@@ -190,6 +202,8 @@ cdef class Worker(Conductor):
             self.drop_out(s)
         if r.subs is not None:
             drop_subs(r)
+        if r.asked != NULL:
+            leave(self.waiting, r)
         if r.is_counted:
             self.stats.writing -= 1
         else:
@@ -339,6 +353,8 @@ cdef class Worker(Conductor):
         """Answer with the status of a fault, or cut what cannot be answered any more."""
         cdef UpstreamH1 u
         r.fault = fault
+        if r.asked != NULL:
+            leave(self.waiting, r)
         report_fault(r, fault)
         if r.call is not None:
             u = <UpstreamH1>r.call
@@ -371,6 +387,12 @@ cdef class Worker(Conductor):
             return
         if rc != GO:
             status = r.status
+        if r.asked != NULL and (<Asked*>r.asked).refusal and answer_refusal(r, status) == DONE:
+            count_refusal(self, r)
+            if (<ProxySettings>r.location.proxy).tells_timing:
+                add_timing(r)
+            self.answer(r)
+            return
         r.told_status = 0 if status < 494 or status > 499 else <uint16_t>status
         r.text = error_page(status, r.location is None or r.location.server_tokens)
         r.status = 400 if 494 <= status <= 498 else <uint16_t>status
@@ -553,6 +575,8 @@ cdef class Worker(Conductor):
             if not r.is_head_sent:               # else the status that was sent stands (nginx)
                 r.told_status = 499
             report_text(R_INFO, r, "client prematurely closed connection")
+        if r.asked != NULL:
+            leave(self.waiting, r)
         if r.location is not None:
             self.tell(r)
         c.r = None
@@ -623,6 +647,8 @@ cdef class Worker(Conductor):
                 self.drive(r, accel_redirect(self, r, u, redirect))
                 return
         rc = shape_answer(u.s, r) or complete_location(r)  # one that proxy_redirect wrote
+        if rc == 0 and r.version is not None:
+            rc = on_function_head(r, u)
         if rc < 0:
             self.fail(r, rc)
             return
@@ -731,10 +757,12 @@ cdef class Worker(Conductor):
     cdef int release_failed(self, Request r, UpstreamH1 u, int fault) noexcept:
         """A peer could not be reached. GO: choose again; else the fault."""
         cdef Tried* t = <Tried*>r.tried
-        on_released(u.upstream, u.peer, t, PEER_FAILED, clock.now_ms)
+        give_peer(u, t, PEER_FAILED)
         count_failed(self, u.peer)
         r.attempts[r.n_attempts - 1].response_ms = <int64_t>(
             clock.now_ms - r.attempts[r.n_attempts - 1].start_ms)
+        if asks_again(r, fault):
+            return GO
         if may_retry(u.s.next_conditions, condition_of(fault, 0), t.tries, r.method, 0,
                      True, r.is_head_sent, clock.now_ms,
                      r.start_ms + u.s.next_timeout_ms if u.s.next_timeout_ms else 0):
@@ -757,20 +785,20 @@ cdef class Worker(Conductor):
                     u.s.next_conditions, condition, t.tries - 1, r.method, <uint64_t>written,
                     is_held, r.is_head_sent, clock.now_ms, until_ms):
                 return False
-            on_released(u.upstream, u.peer, t,
-                        PEER_NEXT if condition & (NEXT_403 | NEXT_404) else PEER_FAILED,
-                        clock.now_ms)
+            give_peer(u, t, PEER_NEXT if condition & (NEXT_403 | NEXT_404) else PEER_FAILED)
             if not condition & (NEXT_403 | NEXT_404):
                 count_failed(self, u.peer)
             a.response_ms = <int64_t>(clock.now_ms - a.start_ms)
         else:
             a.response_ms = <int64_t>(clock.now_ms - a.start_ms)
-            on_released(u.upstream, u.peer, t, PEER_FAILED, clock.now_ms)
+            give_peer(u, t, PEER_FAILED)
             count_failed(self, u.peer)
             if u.is_reused and u.n_interim == 0 and fault == UPSTREAM_CLOSED and (
                     a.bytes_received == 0):
                 # the keep-alive race: it closed as we wrote (RFC 9112 §9.3.1)
                 refund_try(t)
+            if t.tries == 0 and asks_again(r, fault):
+                refund_try(t)                    # it may wait for another replica
             if not may_retry(u.s.next_conditions, condition, t.tries, r.method,
                              <uint64_t>written, is_held, r.is_head_sent, clock.now_ms, until_ms):
                 return False
@@ -787,12 +815,14 @@ cdef class Worker(Conductor):
 
     cdef void on_upstream_fault(self, Request r, UpstreamH1 u, int fault) noexcept:
         r.call = None
+        if fault == FUNCTION_TIMEOUT and r.asked != NULL:
+            (<Asked*>r.asked).refusal = R_TIMEOUT
         report_upstream(r, fault)
         r.answer.fields = NULL if not r.is_head_sent else r.answer.fields
         if r.is_head_sent:
             r.attempts[r.n_attempts - 1].response_ms = <int64_t>(
                 clock.now_ms - r.attempts[r.n_attempts - 1].start_ms)
-            on_released(u.upstream, u.peer, NULL, PEER_FAILED, clock.now_ms)
+            give_peer(u, NULL, PEER_FAILED)
             count_failed(self, u.peer)
             self.fail(r, fault)
         elif not self.try_next(r, u, fault):

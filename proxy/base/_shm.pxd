@@ -62,7 +62,7 @@ cdef enum ZoneKind:
     ZONE_OTHER = 0
     ZONE_LIMIT_REQ = 1
     ZONE_LIMIT_CONN = 2
-    ZONE_SLOTS = 3
+    ZONE_FUNCTIONS = 3
     ZONE_COUNTERS = 4
     ZONE_UPSTREAM = 5
     ZONE_REPLICAS = 6

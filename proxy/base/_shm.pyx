@@ -43,7 +43,7 @@ KINDS = {
     "other": ZONE_OTHER,
     "limit_req": ZONE_LIMIT_REQ,
     "limit_conn": ZONE_LIMIT_CONN,
-    "slots": ZONE_SLOTS,
+    "functions": ZONE_FUNCTIONS,
     "counters": ZONE_COUNTERS,
     "upstream": ZONE_UPSTREAM,
     "replicas": ZONE_REPLICAS,

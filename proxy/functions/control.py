@@ -32,6 +32,7 @@ from proxy.functions.queue.service import Service, read_settings
 from proxy.functions.register import Register
 from proxy.functions.scaler import SWEEP_S, Scaler
 from proxy.functions.teller import Teller
+from proxy.functions.zones import ZONE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -394,12 +395,13 @@ class Controller:
 
 def open_counts(seat: Any) -> Any:
     """What workers count; None: nobody counts, nothing is scaled."""
-    fd = seat.shared.get("functions")
+    fd = seat.shared.get(ZONE)
     if fd is None:
         return None
+    from proxy.base._shm import Zone
     from proxy.functions._counts import Counts
 
-    return Counts(fd)
+    return Counts(Zone.attach(fd))
 
 
 def run(model: Block, seat: Any) -> None:

@@ -16,7 +16,7 @@ from proxy.conf.directive import (
 )
 from proxy.conf.values import Duration, Enum, Flag, Int, Size, Text, Word
 from proxy.functions import grammar as g
-from proxy.functions.model import Limits, Queue
+from proxy.functions.model import Balance, Limits, Queue
 from proxy.functions.queue.directives import read_url
 from proxy.upstream.sticky import read_sticky
 from proxy.upstream.words import read_queue
@@ -122,6 +122,11 @@ directive("limits", BOTH, read=g.read_limits, least=1, most=4, default=Limits(),
           doc="What one replica may use.")
 directive("secrets", BOTH, read=g.read_secrets, many=True, syntax="NAME …",
           doc="Secrets that a replica finds as files below $SECRETS_PATH.")
+directive("balance", BOTH, read=g.read_balance, least=1, most=5, default=Balance(),
+          syntax="least_in_flight | round_robin | hash KEY [max_fails=NUMBER] [fail_timeout=TIME] "
+          "[slow_start=TIME]",
+          doc="Which replica is asked: of two taken at random the one with fewer requests, each in"
+          " turn, or by consistent hash the same one for the same key.")
 directive("ready", BOTH, read=g.read_ready, least=1, most=3,
           syntax="PATH [interval=TIME] [timeout=TIME]",
           doc="The path that must answer 2xx or 3xx before a replica is sent requests.")
@@ -199,8 +204,9 @@ directive("queue", FUNCTIONS, read=read_url, least=1, most=1, default="sqlite:va
           doc="Where asynchronous calls wait.")
 directive("zygotes", FUNCTIONS, Int(0, 4096), default="32", inherit=False,
           doc="How many warm Python processes are kept, the longest unused leaving first.")
-directive("zone_size", FUNCTIONS, Size(), default="64m", inherit=False,
-          doc="Shared memory for what is counted of versions and replicas.")
+directive("zone_size", FUNCTIONS, Size(), default="256m", inherit=False,
+          doc="Shared memory for what is counted of versions and replicas; 8 KiB each, of which "
+              "only pages in use cost memory.")
 directive("function_pass", LOCATION | LOCATION_IF, read=read_function_pass, least=1, most=1,
           inherit=False, syntax="NAME[.NAMESPACE] | $VARIABLE | label:KEY=VALUE,… | path:",
           doc="Passes the request to a function: of that name, of the name that the text with"
@@ -209,6 +215,8 @@ directive("function_pass", LOCATION | LOCATION_IF, read=read_function_pass, leas
 directive("function_routes", SERVER, Flag(), default="off", inherit=False,
           doc="Requests that no location but / has go to the function whose annotations"
           " headrace.io/route… have a route for them, and to location / only if none has.")
+directive("server_timing", HTTP | SERVER | LOCATION, Flag(), default="off",
+          doc="Answers of functions say how long they waited: Server-Timing: queue, start.")
 directive("openfaas_api", SERVER, Flag(), default="off", inherit=False,
           doc="Serves the OpenFaaS API: /system/, /function/, /async-function/, /healthz.")
 directive("openfaas_auth", HTTP | SERVER, Word(), default="var/openfaas-auth",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from proxy.base._shm import Zone
 from proxy.conf.report import ConfError
 from proxy.conf.values import Endpoint
+from proxy.functions._counts import Counts
 from proxy.functions._function import Functions
 from proxy.functions._target import FunctionTarget
 from proxy.functions.declared import read_functions
 from proxy.functions.directory import read_labels
 from proxy.functions.links import row_of
 from proxy.functions.table import peer_of
+from proxy.functions.zones import ZONE
 from proxy.upstream._balance import Upstream
 from proxy.upstream.directives import DEFAULT_FIELDS
 from proxy.upstream.proxy_pass import Target
@@ -40,9 +43,13 @@ BY_ROUTES = "routes:"  # the location of function_routes
 NOBODY = Upstream(b"function")
 
 
-def declare_functions(model: Block) -> Functions:
-    """All functions of a conf, without replicas; the table tells more."""
-    functions = Functions(peer_of)
+def declare_functions(model: Block, seat: Any = None) -> Functions:
+    """All functions of a conf, without replicas; the table tells more. In a worker, which has a
+    seat, they are counted together with those of all workers."""
+    counts = None
+    if seat is not None and ZONE in seat.shared:
+        counts = Counts(Zone.attach(seat.shared[ZONE]), seat.ledger, seat.bells)
+    functions = Functions(peer_of, counts)
     for it in read_functions(model).values():
         functions.declare({"function": it.key, **row_of(it, {})})
     return functions
@@ -61,7 +68,10 @@ def freeze_pass(
     s.is_buffered = block.get("proxy_buffering") if block.has("proxy_buffering") else False
     if not block.has("proxy_request_buffering"):
         s.is_request_buffered = False
+    if not block.has("proxy_read_timeout"):
+        s.read_ms = 0  # derived from the version's timeout
     s.passes_upgrade = True
+    s.tells_timing = block.get("server_timing")
     s.set_fields(fields(block))
     return handler, s
 

@@ -15,7 +15,7 @@ from proxy.conf.values import (
     read_percent,
     read_size,
 )
-from proxy.functions.model import NAME, SPACE, Limits, Ready
+from proxy.functions.model import NAME, SPACE, Balance, Limits, Ready
 from proxy.functions.routes import is_route, read_route
 
 if TYPE_CHECKING:
@@ -232,3 +232,23 @@ def read_times(least_ms: int, most_ms: int, words: str):  # type: ignore[no-unty
         return number
 
     return read
+
+
+def read_balance(args: list[Token], block: Block) -> Balance:
+    """`balance METHOD [max_fails=N] [fail_timeout=TIME] [slow_start=TIME]`."""
+    method, rest = str(args[0]), list(args[1:])
+    if method not in ("least_in_flight", "round_robin", "hash"):
+        raise ConfError(args[0], f'invalid balancing method "{method}"')
+    key = ""
+    if method == "hash":
+        if not rest:
+            raise ConfError(args[0], '"balance hash" has no key')
+        key = str(rest.pop(0))
+    said: dict[str, int] = {}
+    for word in rest:
+        name, _, text = word.partition("=")
+        number = read_int(text) if name == "max_fails" else read_ms(text)
+        if name not in ("max_fails", "fail_timeout", "slow_start") or number is None:
+            raise ConfError(word, f'invalid parameter "{word}"')
+        said[name if name == "max_fails" else f"{name}_ms"] = number
+    return Balance(method, key, **said)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
@@ -156,4 +157,5 @@ def row_of_version(version: Version) -> dict[str, Any]:
         "queue": [queue.size, queue.bytes, queue.wait_ms],
         "timeout_ms": version.timeout_ms,
         "count_streams": version.count_streams,
+        "balance": astuple(version.balance),
     }

@@ -85,6 +85,20 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Balance:
+    """Which replica is asked. method: least_in_flight (of two taken at random), round_robin, or
+    hash: the same one for the same value of key, a text with variables. One that failed max_fails
+    times (0: any number) within fail_timeout_ms is left out for so long; a new one beside others
+    gets its full share after slow_start_ms."""
+
+    method: str = "least_in_flight"
+    key: str = ""
+    max_fails: int = 1
+    fail_timeout_ms: int = 1000
+    slow_start_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """One arm of a function. function: its key. concurrency: hard bound of requests at once for
     a replica, 0: none. ready: None – whoever accepts a connection is ready. mirror: the share in
@@ -113,6 +127,7 @@ class Version:
     start_timeout_ms: int = 60_000
     drain_timeout_ms: int = 30_000
     count_streams: bool = True
+    balance: Balance = Balance()
 
     @property
     def key(self) -> str:

@@ -84,12 +84,17 @@ class Table:
             self.functions.change_replicas(message["replicas"], message["are"])
         elif "gone" in message:
             self.functions.forget(message["gone"])
+        elif "failed" in message:
+            self.functions.fail(message["failed"])
         elif message.get("whole"):
             for function in self.functions:
                 if function.key.decode() not in self._told:
                     self.functions.forget(function.key.decode())
+            self.functions.wake_again()
             self.is_whole.set()
         self._on_sweep()
+        if self.functions.on_told is not None:
+            self.functions.on_told()
 
     def wake(self, key: str) -> None:
         """Somebody waits for the version of that key."""
@@ -101,12 +106,10 @@ class Table:
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
-        left = self.functions.left
-        for replica in [it for it in left if it.is_idle]:
-            left.remove(replica)
+        for replica in self.functions.take_idle():
             if self._stream is not None:
                 self._stream.write({"drained": replica.id})
-        if left:
+        if self.functions.left:
             self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._on_sweep)
 
 

@@ -97,6 +97,7 @@ class Crew:
         seat = Seat(number, generation.number, self.options, generation.log)
         seat.shared = generation.shared
         seat.ledger = ledger
+        seat.bells = generation.bells
         seat.controller_path = os.fsdecode(self.controller_socket.getsockname())
         seat.internal_path = generation.internal_path
         channel = None
@@ -276,7 +277,10 @@ class Crew:
     def _settle(self, child: Child) -> None:
         """Nothing that a dead worker held stays taken."""
         try:
-            zones.on_worker_death(child.generation.zones, child.ledger, child.pid)
+            generation = child.generation
+            zones.on_worker_death(
+                generation.zones, child.ledger, child.pid, generation.bells
+            )
             for hook in on_worker_death:
                 hook(child.number)
         except Exception as error:  # a broken zone must not take the master along

@@ -42,7 +42,7 @@ class Generation:
     """`number` counts from 1. `zones` are name → Zone."""
 
     __slots__ = (
-        "addresses", "internal_path", "keys", "log", "model", "number", "pid_path", "user",
+        "addresses", "bells", "internal_path", "keys", "log", "model", "number", "pid_path", "user",
         "workers", "zones",
     )  # fmt: skip
 
@@ -69,6 +69,10 @@ class Generation:
         except BaseException:
             self.log.close()
             raise
+        # an eventfd for each ledger that workers of this and the next generation may have
+        self.bells: list[int] = list(before.bells) if before else []
+        while len(self.bells) < 2 * self.workers + 1:
+            self.bells.append(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
         if self.user is not None and self.user.uid:
             with contextlib.suppress(OSError):
                 self.log.own(self.user.uid, self.user.gid)

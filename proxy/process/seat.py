@@ -40,13 +40,14 @@ class Seat:
     internal_path  where all workers listen for what the controller calls (a Unix socket), while
                    the conf has functions
     shared         name → descriptor of a zone of shared memory
+    bells          an eventfd for each ledger: by it one worker wakes another
     replicas_fd    controller alone: the channel of replicas.py, else -1
     is_successor   controller alone: another one was there before it
     prefix         directory of -p, with a slash at its end
     """
 
     __slots__ = (
-        "control_fd", "controller_path", "error_log", "generation", "internal_path",
+        "bells", "control_fd", "controller_path", "error_log", "generation", "internal_path",
         "is_successor", "ledger", "listeners", "number", "options", "prefix", "replicas_fd",
         "shared", "_is_leaving",
     )  # fmt: skip
@@ -64,6 +65,7 @@ class Seat:
         self.controller_path = ""
         self.internal_path = ""
         self.shared: dict[str, int] = {}
+        self.bells: list[int] = []
         self.replicas_fd = -1
         self.is_successor = False
         self._is_leaving = False

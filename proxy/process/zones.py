@@ -10,15 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.conf.report import ConfError
 from proxy.engine.tls import tls_zones
+from proxy.functions.zones import function_zones
 from proxy.observe.zones import counter_zones
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from proxy.conf.inherit import Block
 
 # Rooms with zones that no directive names add theirs here: model → {name: (bytes, kind)}.
-SOURCES: list[Callable[[Block], dict[str, tuple[int, str]]]] = [counter_zones, tls_zones]
+SOURCES: list[Callable[[Block], dict[str, tuple[int, str]]]] = [
+    counter_zones,
+    tls_zones,
+    function_zones,
+]
 
 
 def open_zones(model: Block, before: dict[str, Any]) -> dict[str, Any]:
@@ -35,21 +40,26 @@ def open_zones(model: Block, before: dict[str, Any]) -> dict[str, Any]:
         zones[name] = _new_upstream_zone(name, size, block)
     for source in SOURCES:
         for name, (size, kind) in source(model).items():
-            zones[name] = _kept_or_new(name, size, kind, before)
+            if kind == "functions":
+                zones[name] = before.get(name) or _new_functions_zone(name, size)
+            else:
+                zones[name] = _kept_or_new(name, size, kind, before)
     return zones
 
 
-def on_worker_death(zones: dict[str, Any], ledger: int, pid: int) -> None:
+def on_worker_death(
+    zones: dict[str, Any], ledger: int, pid: int, bells: Sequence[int] = ()
+) -> None:
     """Give back what the dead worker of that ledger number held in `zones`."""
     for zone in zones.values():
         if zone.kind == "limit_conn":
             from proxy.limits._conn import ConnZone
 
             ConnZone(zone).give_back_dead(ledger)
-        elif zone.kind == "slots":
-            from proxy.limits._slots import SlotZone
+        elif zone.kind == "functions":
+            from proxy.functions._counts import Counts
 
-            SlotZone(zone).give_back_dead(ledger)
+            Counts(zone, bells=bells).give_back_dead(ledger)
         elif zone.kind == "upstream":
             from proxy.upstream._shared import forget_process
 
@@ -102,6 +112,19 @@ def _new_upstream_zone(name: str, size: int, block: Block) -> Any:
         lay_out(zone)
     except (ZoneError, ValueError) as error:
         raise block.error(str(error)) from None
+    return zone
+
+
+def _new_functions_zone(name: str, size: int) -> Any:
+    """Kept over reloads whatever its size: slots are taken in it, and the controller has it."""
+    from proxy.base._shm import Zone, ZoneError
+    from proxy.functions._counts import Counts
+
+    try:
+        zone = Zone.create(name, size, "functions")
+        Counts(zone)  # lays it out
+    except (ZoneError, ValueError) as error:
+        raise ConfError(None, str(error)) from None
     return zone
 
 

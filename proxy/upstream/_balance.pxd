@@ -52,6 +52,7 @@ cdef struct PeerCore:
     uint32_t slot         # its mark in Tried, stable while it is in the table
     uint32_t server       # number of its server text: addresses of one name share it
     uint8_t is_down
+    uint64_t warm_ms      # until then it gets less than its share (slow start), 0: never less
     void* owner           # the Peer, borrowed: the table holds the reference
 
 
@@ -90,6 +91,7 @@ cdef class Peer:
     cdef uint32_t n_idle          # the pool's
     cdef public uint32_t asked_counter   # numbers of its counters, 0: not named yet
     cdef public uint32_t failed_counter
+    cdef public object replica          # functions: whose address it is, or None
     cdef public object tls_session  # the dialer's: session to resume (proxy_ssl_session_reuse)
     cdef uint64_t zone_key(self, bytes upstream)
 
@@ -123,6 +125,7 @@ cdef class Upstream:
     cdef bint is_locked
     cdef list peers_                   # every Peer of the table, primaries first
     cdef uint64_t seed                 # random
+    cdef public uint64_t slow_start_ms  # of new peers beside others; random_two alone obeys
     cdef public uint32_t generation    # counts changes of the table
     cdef void* pool                    # the pool's
     cdef uint32_t n_idle               # the pool's

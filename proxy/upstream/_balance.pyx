@@ -633,8 +633,16 @@ cdef PeerCore* pick_consistent(Table* table, Tried* t, const char* key, uint32_t
     return pick_round_robin(table, t, now_ms)
 
 
+cdef inline bint is_warm(PeerCore* c, uint64_t chance, uint64_t slow_start_ms,
+                         uint64_t now_ms) noexcept nogil:
+    """Slow start: a peer of half that age is taken every second time that it could be."""
+    if c.warm_ms <= now_ms or slow_start_ms == 0:
+        return True
+    return (chance & 0xFFFF) * slow_start_ms >= (c.warm_ms - now_ms) << 16
+
+
 cdef PeerCore* pick_random(Table* table, Tried* t, uint64_t* seed, bint is_two,
-                           uint64_t now_ms) noexcept nogil:
+                           uint64_t slow_start_ms, uint64_t now_ms) noexcept nogil:
     cdef PeerCore* c
     cdef PeerCore* previous = NULL
     cdef uint64_t x
@@ -647,7 +655,8 @@ cdef PeerCore* pick_random(Table* table, Tried* t, uint64_t* seed, bint is_two,
         x ^= x >> 27
         seed[0] = x
         c = by_weight(table, <uint32_t>((x * SCRAMBLE) >> 33) % table.total_weight)
-        if c != previous and not is_tried(t, c.slot) and may_take(c, now_ms):
+        if c != previous and not is_tried(t, c.slot) and may_take(c, now_ms) and is_warm(
+                c, x >> 7, slow_start_ms, now_ms):
             if not is_two:
                 return chosen(c, t, now_ms)
             if previous != NULL:
@@ -680,7 +689,7 @@ cdef inline PeerCore* pick_from(Upstream u, Table* table, Tried* t, const char* 
         u.seed = (now_ms * SCRAMBLE) ^ (<uint64_t>getpid() << 32) ^ <size_t><void*>u
         if u.seed == 0:
             u.seed = 1
-    return pick_random(table, t, &u.seed, u.balance == B_RANDOM_TWO, now_ms)
+    return pick_random(table, t, &u.seed, u.balance == B_RANDOM_TWO, u.slow_start_ms, now_ms)
 
 
 cdef void start_tries(Upstream u, Tried* t, uint32_t limit) noexcept:

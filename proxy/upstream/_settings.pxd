@@ -41,6 +41,7 @@ cdef class ProxySettings:
     cdef public bint intercepts           # proxy_intercept_errors
     cdef public bint ignores_abort
     cdef public bint passes_upgrade       # function_pass: an upgrade goes through by itself
+    cdef public bint tells_timing         # function_pass: server_timing
     cdef public uint32_t connect_ms
     cdef public uint32_t send_ms
     cdef public uint32_t read_ms
