@@ -34,7 +34,7 @@ cdef void begin_call(UpstreamH1 u, Request r) noexcept:
     cdef Asked* a
     u.read_ms = u.s.read_ms
     u.until_ms = 0
-    if r.version is None:
+    if r.asked == NULL:
         return
     v = <Version>r.version
     a = <Asked*>r.asked
@@ -50,7 +50,7 @@ cdef bint asks_again(Request r, int fault) noexcept:
     """A replica refused the connection, or broke before it said a word: perhaps another, perhaps
     the next one that wakes. Whether it may be asked is not said here."""
     cdef Version v = <Version>r.version
-    if v is None or fault != UPSTREAM_REFUSED and fault != UPSTREAM_CLOSED:
+    if r.asked == NULL or v is None or fault != UPSTREAM_REFUSED and fault != UPSTREAM_CLOSED:
         return False
     v.refused_ms = clock.now_ms
     r.stage = S_PICK - 1

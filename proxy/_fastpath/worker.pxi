@@ -647,7 +647,7 @@ cdef class Worker(Conductor):
                 self.drive(r, accel_redirect(self, r, u, redirect))
                 return
         rc = shape_answer(u.s, r) or complete_location(r)  # one that proxy_redirect wrote
-        if rc == 0 and r.version is not None:
+        if rc == 0 and r.asked != NULL:
             rc = on_function_head(r, u)
         if rc < 0:
             self.fail(r, rc)

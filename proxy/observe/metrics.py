@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from proxy.observe._counters import BOUNDS, Snapshot
 
@@ -14,6 +15,7 @@ HELP = {
     "headrace_limit_conn_requests_total": "Requests by zone and decision of limit_conn.",
     "headrace_upstream_peer_requests_total": "Requests sent to a peer.",
     "headrace_upstream_peer_fails_total": "Requests that a peer failed.",
+    "headrace_function_refused_total": "Requests that a limit of their function refused.",
 }
 ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
@@ -32,16 +34,24 @@ def head(name: str, kind: str, text: str) -> Iterator[str]:
     yield f"# TYPE {name} {kind}"
 
 
-def write_metrics(snapshot: Snapshot, peers: Iterable[tuple[str, str, bool, int]] = ()) -> bytes:
+def write_metrics(
+    snapshot: Snapshot,
+    peers: Iterable[tuple[str, str, bool, int]] = (),
+    more: Iterable[tuple[str, str, str, Iterable[tuple[Any, int]]]] = (),
+) -> bytes:
     """The exposition text (format 0.0.4) of one moment.
 
-    peers: (upstream, peer, is_up, requests in flight) of every peer that is known.
+    peers: (upstream, peer, is_up, requests in flight) of every peer that is known. more: (metric,
+    type, help, [(labels, value)]) of what others count.
     """
     lines: list[str] = []
     lines += connections(snapshot.connections)
     lines += series(snapshot)
     lines += plain(snapshot)
     lines += peer_states(list(peers))
+    for name, kind, text, rows in more:
+        lines += head(name, kind, text)
+        lines += [f"{labelled(name, labels)} {value}" for labels, value in rows]
     lines.append("")
     return "\n".join(lines).encode()
 

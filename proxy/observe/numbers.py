@@ -25,11 +25,13 @@ CONN_DECISIONS = ("", "passed", "rejected", "rejected_dry_run")
 
 
 class Numbers:
-    """`counters` for the fast path; `upstreams` gives those whose peers are told."""
+    """`counters` for the fast path; `upstreams` gives those whose peers are told, `more` further
+    metrics as write_metrics takes them."""
 
     def __init__(self, shared: Mapping[str, int] | None) -> None:
         self.counters: Counters | None = None
         self.upstreams: Callable[[], Iterable[Any]] = tuple
+        self.more: Callable[[], Iterable[Any]] = tuple
         if shared is not None and ZONE in shared:
             self.counters = open_counters(Zone.attach(shared[ZONE]))
             put_counters(self.counters)
@@ -56,7 +58,7 @@ class Numbers:
         return (
             200,
             [("Content-Type", CONTENT_TYPE)],
-            write_metrics(self.counters.read(), peer_states(self.upstreams())),
+            write_metrics(self.counters.read(), peer_states(self.upstreams()), self.more()),
         )
 
     def stub_status(self, asked: Any) -> Page:

@@ -206,7 +206,10 @@ def test_over_the_bound_the_limit_is_named(headrace) -> None:
     assert (told["function"], told["version"]) == ("f.openfaas-fn", "v1")
     assert "function f.openfaas-fn/v1: queue_size (2)" in gateway.error_log
     metric = b'headrace_function_refused_total{function="f.openfaas-fn",version="v1",limit='
-    assert metric + b'"queue_size"} 1' in gateway.get("/metrics").body
+    told = gateway.get("/metrics").body
+    assert metric + b'"queue_size"} 1' in told
+    assert b'headrace_function_parked{function="f.openfaas-fn",version="v1"} 2' in told
+    assert b'headrace_function_in_flight{function="f.openfaas-fn",version="v1"} 0' in told
 
 
 def test_a_queue_is_bounded_in_bytes(headrace) -> None:
@@ -328,3 +331,21 @@ def test_a_replica_that_refuses_is_asked_again_when_it_listens(headrace) -> None
     threading.Thread(target=serve, daemon=True).start()
     assert crowd.statuses() == [200] * 5
     late.close()
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_burst_at_a_function_that_sleeps_is_answered(headrace, workers: int) -> None:
+    gateway = headrace(
+        "function f { python app.py:handle; min_scale 0; initial_scale 0; max_scale 4;"
+        " concurrency 8; } server { listen 127.0.0.1:%%PORT%%; server_timing on;"
+        " location / { function_pass f; } }",
+        f"worker_processes {workers};",
+        start=False,
+    )
+    (gateway.prefix / "app.py").write_text(
+        "import time\n\ndef handle(event, context):\n    time.sleep(0.01)\n    return 'awake'\n"
+    )
+    gateway.start()
+    crowd = Crowd(gateway, 100, "/", method="POST", body=b"x" * 65536)
+    assert crowd.statuses() == [200] * 100
+    assert {body for _, body in crowd.answers} == {b"awake"}
