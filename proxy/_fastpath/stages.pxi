@@ -407,6 +407,7 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
             return rc
     elif r.client is not None:
         key = text(<const char*>r.client.address.binary, r.client.address.binary_n)
+    known.n = 0
     if r.asked != NULL:                          # a function's
         p = take_replica(w.waiting, <Version>r.version, <Asked*>r.asked, t, key.p, key.n)
         if p is None:
