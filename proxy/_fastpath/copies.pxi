@@ -4,7 +4,7 @@
 # still held of the request, so that it delays nobody. Its answer is dropped.
 
 cdef enum:
-    MOST_COPIES = 256         # of one worker, under way
+    MOST_COPIES = 64          # of one worker, under way: each is a connection that clients lack
 
 
 cdef Request nobody = Request()       # the parent of all copies

@@ -3,11 +3,14 @@ shares, and that a change of any of them loses nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import stat
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -431,3 +434,57 @@ def test_the_api_changes_weights_and_routes_without_a_reload(headrace) -> None:
         wait_for(lambda: {who(gateway.get("/f")) for _ in range(9)} == {"v2"})
         load.more(50)
     assert not load.failed
+
+
+class Silent:
+    """Takes requests and never answers; `asked` is how many came."""
+
+    def __init__(self) -> None:
+        self.sock = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.port = self.sock.getsockname()[1]
+        self.heard: list[bytes] = []
+        self.held: list[socket.socket] = []
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                link, _ = self.sock.accept()
+                self.held.append(link)
+                threading.Thread(target=self.read, args=(link,), daemon=True).start()
+
+    def read(self, link: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            data = link.recv(65536)
+            if data:
+                self.heard.append(data)
+
+    @property
+    def asked(self) -> int:
+        return len(self.heard)
+
+    def close(self) -> None:
+        self.sock.close()
+        for link in self.held:
+            link.close()
+
+
+def test_a_shadow_that_never_answers_harms_nobody(headrace, upstream) -> None:
+    silent = Silent()
+    http = f"""
+        access_log off;
+        function a {{
+            static 127.0.0.1:{upstream.port};
+            version dark {{ static 127.0.0.1:{silent.port}; mirror 100%; }}
+        }}
+        server {{ listen 127.0.0.1:%%PORT%%; location / {{ function_pass a; }} }}
+    """
+    gateway = headrace(http, "worker_processes 1;")
+    wait_for(lambda: gateway.get("/").status == 200 and silent.asked, 20)
+    with gateway.client() as client:
+        for _ in range(200):
+            assert client.get("/").status == 200
+    wait_for(lambda: silent.asked == 64)
+    silent.close()
+    wait_for(lambda: gateway.get("/").status == 200)
+    assert silent.asked == 64
