@@ -214,7 +214,7 @@ def run_describe(client: Client, said: argparse.Namespace) -> None:
             (it["name"], f"mirror {it['mirror']:g}%" if it["mirror"] else str(it["weight"]),
              f"{it['availableReplicas']}/{it['replicas']}", str(it["invocationCount"]),
              str(it["inFlight"]), str(it["parked"]), it["tag"],
-             f"{it['kind']} {' '.join(it['words'])}")
+             runs(it))
             for it in row["versions"]
         ],
     )  # fmt: skip
@@ -235,6 +235,14 @@ def run_describe(client: Client, said: argparse.Namespace) -> None:
             ],
         )  # fmt: skip
     return None
+
+
+def runs(version: dict[str, Any]) -> str:
+    """What it runs, in few words."""
+    kind, words = version["kind"], list(version["words"])
+    if kind in ("python", "lambda", "openwhisk") and words:
+        words = [":".join([os.path.basename(words[0]), *words[1:]])]
+    return " ".join([kind, *words])
 
 
 def run_invoke(client: Client, said: argparse.Namespace) -> int:
