@@ -141,6 +141,10 @@ class Controller:
             self.loop.stop()
 
     async def close(self) -> None:
+        if self._grace_s:
+            for server in self._servers:
+                server.close()
+            await self.front.leave()
         await self.queue.close(self._grace_s)
         for provider in self._providers.values():
             await provider.close()

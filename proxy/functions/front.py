@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from proxy.functions.model import Function
 
 
+LEAVE_S = 5.0
+
+
 class Front:
     """One for each controller. is_open: from when on requests are answered."""
 
@@ -71,6 +74,13 @@ class Front:
         if self._routes is not None:
             api.add_routes(self._routes)
         return stored
+
+    async def leave(self) -> None:
+        """Let requests end that are under way; another controller takes those to come."""
+        if self._routes is not None:
+            from proxy.functions.http import leave
+
+            await leave(LEAVE_S)
 
     async def close(self) -> None:
         if self.api is not None:

@@ -46,6 +46,7 @@ MOST_CONNECTIONS = 4096
 NO_BODY = (204, 304)
 REASONS = {it.value: it.phrase.encode() for it in HTTPStatus}
 WHOLE_BYTES = 64 * 1024
+QUIET_S = 0.1
 UNFIT = str.maketrans("\r\n\0", "   ")
 TEXT = "text/plain; charset=utf-8"
 
@@ -192,6 +193,9 @@ class Connection(asyncio.Protocol):
     """One connection of a worker: requests one after the other."""
 
     living = 0
+    busy = 0  # those that answer a request
+    answered = 0
+    is_leaving = False  # each ends with its next answer
 
     def __init__(self, routes: Routes, warn: Callable[[str], None]) -> None:
         self._routes = routes
@@ -293,7 +297,14 @@ class Connection(asyncio.Protocol):
                 request = await self._next_request()
                 if request is None:
                     break
-                await self._answer(request)
+                Connection.busy += 1
+                try:
+                    await self._answer(request)
+                finally:
+                    Connection.busy -= 1
+                    Connection.answered += 1
+                if Connection.is_leaving:
+                    break
                 if self._whole is not None:
                     self._whole = self._body = None
                     continue
@@ -329,6 +340,8 @@ class Connection(asyncio.Protocol):
             headers.append(("Content-Type", answer.content_type))
         if isinstance(body, bytes):
             headers.append(("Content-Length", str(len(body))))
+        if Connection.is_leaving:
+            headers.append(("Connection", "close"))
         has_body = not is_head and status not in NO_BODY
         if self._whole is not None:
             if not isinstance(body, bytes) and status not in NO_BODY:
@@ -380,6 +393,18 @@ class Connection(asyncio.Protocol):
             piece = await self.read_piece()
             left += len(piece or b"")
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+
+
+async def leave(limit_s: float) -> None:
+    """No listener takes connections any more: answer what comes yet on those there are, until
+    nothing has come for a moment."""
+    Connection.is_leaving = True
+    end_s = asyncio.get_running_loop().time() + limit_s
+    while asyncio.get_running_loop().time() < end_s:
+        before = Connection.answered
+        await asyncio.sleep(QUIET_S)
+        if not Connection.busy and Connection.answered == before:
+            return
 
 
 def read_whole(data: bytes) -> tuple[bytes, bytes, list[Field], bytes] | None:

@@ -79,6 +79,7 @@ class Replicas:
         self._groups = Groups(say)
         self._epoll = select.epoll()
         self.table_fd = os.memfd_create("headrace-replicas", os.MFD_CLOEXEC)
+        self._lent_fd = -1
 
     @property
     def channel_fd(self) -> int:
@@ -406,14 +407,20 @@ class Replicas:
         return [it for it in self._by_id.values() if not isinstance(it, Zygote)]
 
     def _write_table(self) -> None:
-        rows = [{**it.row(), "fds": it.fds} for it in self._lent()]
-        data = json.dumps(rows).encode()
         os.ftruncate(self.table_fd, 0)
-        os.pwrite(self.table_fd, data, 0)
+        os.pwrite(self.table_fd, self._table(), 0)
+
+    def _table(self) -> bytes:
+        return json.dumps([{**it.row(), "fds": it.fds} for it in self._lent()]).encode()
 
     def lend(self) -> list[int]:
-        """Descriptors that a new executable must inherit under the same numbers."""
-        return [self.table_fd, *(fd for it in self._lent() for fd in it.fds)]
+        """Descriptors that a new executable must inherit under the same numbers. The first is the
+        table of this moment: of who is started while that executable starts it has no pipes."""
+        if self._lent_fd >= 0:
+            os.close(self._lent_fd)
+        self._lent_fd = os.memfd_create("headrace-replicas", os.MFD_CLOEXEC)
+        os.pwrite(self._lent_fd, self._table(), 0)
+        return [self._lent_fd, *(fd for it in self._lent() for fd in it.fds)]
 
     def adopt(self, table_fd: int) -> None:
         """Take over what the old executable runs, from its table."""
@@ -429,6 +436,9 @@ class Replicas:
 
     def close_in_child(self) -> None:
         """A child of the master needs none of this."""
+        if self._lent_fd >= 0:
+            os.close(self._lent_fd)
+            self._lent_fd = -1
         self.drop_channel()
         self._epoll.close()
         for replica in self._by_id.values():

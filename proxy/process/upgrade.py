@@ -67,6 +67,7 @@ def hand_on(
         items.append(f"{controller_fd}/{CONTROLLER}")
         keep.append(controller_fd)
     if replicas is not None:
-        items.append(f"{replicas.table_fd}/{TABLE}")
-        keep += replicas.lend()
+        lent = replicas.lend()
+        items.append(f"{lent[0]}/{TABLE}")
+        keep += lent
     return {**os.environ, VARIABLE: "".join(f"{item};" for item in items)}, keep

@@ -221,6 +221,44 @@ def test_a_killed_controller_loses_nothing(gateway: Gateway) -> None:
     log.write_text(log.read_text().replace("[alert]", "[asked]"))
 
 
+def test_an_upgrade_refuses_and_loses_nothing(gateway: Gateway) -> None:
+    ids: list[str] = []
+    others: Counter[int] = Counter()
+    is_over = threading.Event()
+
+    def client() -> None:
+        while not is_over.is_set():
+            answered = gateway.ask("POST", "/async-function/now", b"x" * 100)
+            if answered.status == 202:
+                ids.append(answered.get("x-call-id"))
+            else:
+                others[answered.status] += 1
+            time.sleep(0.005)
+
+    threads = [threading.Thread(target=client) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    old, pid_file = gateway.process.pid, gateway.prefix / "logs/headrace.pid"
+    gateway.signal(signal.SIGUSR2)
+    wait_for(lambda: pid_file.exists() and int(pid_file.read_text() or old) != old, 15)
+    new = int(pid_file.read_text())
+    try:
+        wait_for(lambda: gateway.error_log.count("db is open") == 2, 15)
+        gateway.signal(signal.SIGQUIT)
+        gateway.process.wait(30)
+        count = len(ids)
+        wait_for(lambda: len(ids) > count + 20)
+        is_over.set()
+        for thread in threads:
+            thread.join()
+        wait_for(lambda: set((gateway.prefix / "called").read_text().split()) >= set(ids), 60)
+        assert not others
+    finally:
+        is_over.set()
+        os.kill(new, signal.SIGTERM)
+        wait_for(lambda: not title(new), 10)
+
+
 def test_two_gateways_share_a_queue_in_nats(headrace, tmp_path: Path) -> None:
     nats = Nats(tmp_path / "nats").start()
     try:
