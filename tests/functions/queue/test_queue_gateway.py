@@ -259,6 +259,17 @@ def test_an_upgrade_refuses_and_loses_nothing(gateway: Gateway) -> None:
         wait_for(lambda: not title(new), 10)
 
 
+def test_it_wakes_what_sleeps(headrace) -> None:
+    more = "} function asleep { python app.py:handle; initial_scale 0;"
+    it = headrace(HTTP % {"more": more}, start=False)
+    (it.prefix / "app.py").write_text(HANDLER)
+    it.start()
+    wait_for(lambda: it.get("/now/x").status == 200, 20)
+    assert "asleep" not in it.error_log
+    id = accepted(it, "POST", "/async-function/asleep/x")
+    assert json.loads(ended(it, id).body)["id"] == id
+
+
 def test_two_gateways_share_a_queue_in_nats(headrace, tmp_path: Path) -> None:
     nats = Nats(tmp_path / "nats").start()
     try:
