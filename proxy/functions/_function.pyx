@@ -12,7 +12,7 @@ from proxy.upstream._balance cimport (
     B_CONSISTENT, B_RANDOM_TWO, B_ROUND_ROBIN, Balance, Peer, Upstream,
 )
 
-from proxy.functions.model import NAMESPACE
+from proxy.functions.values import NAMESPACE
 from proxy.variables._variables import compile as compile_text
 
 BALANCE = ("least_in_flight", "", 1, 1000, 0)

@@ -23,7 +23,7 @@ from proxy.variables._write cimport tell_number
 
 import json
 
-from proxy.functions.model import NAMESPACE
+from proxy.functions.values import NAMESPACE
 
 cdef bytes in_default = b"." + NAMESPACE.encode()
 

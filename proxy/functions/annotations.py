@@ -24,7 +24,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from proxy.functions.model import Ready, Scale
+from proxy.functions.model import Scale
+from proxy.functions.values import Ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

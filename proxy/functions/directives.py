@@ -16,10 +16,10 @@ from proxy.conf.directive import (
 )
 from proxy.conf.values import Duration, Enum, Flag, Int, Size, Text, Word
 from proxy.functions import grammar as g
-from proxy.functions.model import Balance, Limits, Queue
 from proxy.functions.queue.directives import read_url
+from proxy.functions.values import Balance, Limits
 from proxy.upstream.sticky import read_sticky
-from proxy.upstream.words import read_queue
+from proxy.upstream.words import Queue, read_queue
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block

@@ -10,10 +10,8 @@ from proxy.conf.values import Endpoint
 from proxy.functions._counts import Counts
 from proxy.functions._function import Functions
 from proxy.functions._target import FunctionTarget
-from proxy.functions.declared import read_functions
 from proxy.functions.directory import read_labels
-from proxy.functions.links import row_of
-from proxy.functions.table import peer_of
+from proxy.functions.peers import peer_of
 from proxy.functions.zones import ZONE
 from proxy.upstream._balance import Upstream
 from proxy.upstream.directives import DEFAULT_FIELDS
@@ -50,8 +48,12 @@ def declare_functions(model: Block, seat: Any = None) -> Functions:
     if seat is not None and ZONE in seat.shared:
         counts = Counts(Zone.attach(seat.shared[ZONE]), seat.ledger, seat.bells)
     functions = Functions(peer_of, counts)
-    for it in read_functions(model).values():
-        functions.declare({"function": it.key, **row_of(it, {})})
+    if any(http.find("function") for http in model.find("http")):
+        from proxy.functions.declared import read_functions  # not on the way of confs without
+        from proxy.functions.links import row_of
+
+        for it in read_functions(model).values():
+            functions.declare({"function": it.key, **row_of(it, {})})
     return functions
 
 

@@ -15,8 +15,8 @@ from proxy.conf.values import (
     read_percent,
     read_size,
 )
-from proxy.functions.model import NAME, SPACE, Balance, Limits, Ready
 from proxy.functions.routes import is_route, read_route
+from proxy.functions.values import NAME, SPACE, Balance, Limits, Ready
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block

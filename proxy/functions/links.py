@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
@@ -157,5 +156,5 @@ def row_of_version(version: Version) -> dict[str, Any]:
         "queue": [queue.size, queue.bytes, queue.wait_ms],
         "timeout_ms": version.timeout_ms,
         "count_streams": version.count_streams,
-        "balance": astuple(version.balance),
+        "balance": list(version.balance),
     }

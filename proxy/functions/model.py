@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from proxy.functions.values import NAMESPACE, Balance, Limits, Ready
 from proxy.upstream.sticky import Sticky
 from proxy.upstream.words import Queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-NAMESPACE = "openfaas-fn"  # of whoever names none
 VERSION = "v1"
 KINDS = ("command", "python", "fork", "openwhisk", "lambda", "static")
-NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
-SPACE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 TIMEOUT_MS = 60_000
-LIMITLESS = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,39 +59,6 @@ class Handler:
 
     kind: str
     words: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """`ready PATH`: interval_ms is the longest pause between two looks, timeout_ms is for one."""
-
-    path: str
-    interval_ms: int = 20
-    timeout_ms: int = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one replica may use; 0: as much as there is."""
-
-    memory_bytes: int = LIMITLESS
-    cpu_milli: int = LIMITLESS
-    nofile: int = LIMITLESS
-    nproc: int = LIMITLESS
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """Which replica is asked. method: least_in_flight (of two taken at random), round_robin, or
-    hash: the same one for the same value of key, a text with variables. One that failed max_fails
-    times (0: any number) within fail_timeout_ms is left out for so long; a new one beside others
-    gets its full share after slow_start_ms."""
-
-    method: str = "least_in_flight"
-    key: str = ""
-    max_fails: int = 1
-    fail_timeout_ms: int = 1000
-    slow_start_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

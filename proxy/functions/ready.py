@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from proxy.functions.model import Ready
+    from proxy.functions.values import Ready
 
 ACCEPT_INTERVAL_S = 0.02
 ACCEPT_TIMEOUT_S = 1.0

@@ -25,8 +25,7 @@ and the error log names both; when it goes, the other takes over.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,8 +40,8 @@ NAME = re.compile(r"[A-Za-z0-9_.~!#$%&'+^|`-]{1,64}")
 PRIORITIES = range(-1000, 1001)
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+
+class Route(NamedTuple):
     """One route. methods: () for any. path: as FunctionRoutes takes it. rewrite: "" for none.
 
     conditions: ("header" | "query", name, glob of its value or None) each, in a fixed order.
@@ -120,7 +119,7 @@ def read_route(text: str) -> Route:
         route = _read_word(route, word)
     if len(route.conditions) > MOST_CONDITIONS:
         raise ValueError(f"it has more than {MOST_CONDITIONS} conditions")
-    return replace(route, conditions=tuple(sorted(route.conditions, key=repr)))
+    return route._replace(conditions=tuple(sorted(route.conditions, key=repr)))
 
 
 def _read_path(path: str) -> str:
@@ -144,15 +143,15 @@ def _read_word(route: Route, word: str) -> Route:
             raise ValueError(f'invalid name in "{word}"')
         field = field.lower() if kind == "header" else field
         condition = kind, field, value if equals else None
-        return replace(route, conditions=(*route.conditions, condition))
+        return route._replace(conditions=(*route.conditions, condition))
     if name == "rewrite" and value.startswith("/") and not any(it in value for it in "?#*"):
-        return replace(route, rewrite=value)
+        return route._replace(rewrite=value)
     if name == "priority" and re.fullmatch(r"[+-]?[0-9]{1,4}", value):
         if int(value) not in PRIORITIES:
             raise ValueError(f'"{word}" is not within -1000 and 1000')
-        return replace(route, priority=int(value))
+        return route._replace(priority=int(value))
     if word == "exact":
         if "*" in route.path or route.path.endswith("/") and route.path != "/":
             raise ValueError(f'"{route.path}" cannot be exact')
-        return replace(route, path="=" + route.path)
+        return route._replace(path="=" + route.path)
     raise ValueError(f'unknown word "{word}"')

@@ -23,9 +23,6 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any, cast
 
-from proxy.upstream._balance import Peer
-from proxy.upstream.servers import pack_ip, pack_unix
-
 if TYPE_CHECKING:
     from proxy.functions._function import Functions
 
@@ -38,7 +35,6 @@ LINE_BYTES = 4 << 20
 SWEEP_S = 0.005
 FIRST_PAUSE_S = 0.01
 LONGEST_PAUSE_S = 1.0
-FAIL_TIMEOUT_MS = 1000  # a replica that failed is asked again after that
 
 
 class Table:
@@ -153,11 +149,3 @@ class _Stream(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_over.set()
-
-
-def peer_of(address: str) -> Peer:
-    """A Peer for `unix:PATH` or `IP:PORT`."""
-    if address.startswith("unix:"):
-        return Peer(*pack_unix(address[5:]), max_fails=1, fail_timeout_ms=FAIL_TIMEOUT_MS)
-    host, _, port = address.rpartition(":")
-    return Peer(*pack_ip(host, int(port)), max_fails=1, fail_timeout_ms=FAIL_TIMEOUT_MS)

@@ -14,8 +14,7 @@ A tag names a version outright; Knative-Serving-Tag does so without being said.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from proxy.conf.report import ConfError
 from proxy.conf.values import read_seconds
@@ -34,8 +33,7 @@ KINDS = ("cookie", "header", "variable", "claim")
 SAME_SITE = {"strict": "Strict", "lax": "Lax", "none": "None"}
 
 
-@dataclass(frozen=True, slots=True)
-class Sticky:
+class Sticky(NamedTuple):
     """kind: cookie, header, variable, address, or "" when only tags are said. name: of the cookie,
     the header, or the variable without "$". attributes: of Set-Cookie, each begun by "; "."""
 

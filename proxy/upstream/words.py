@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from proxy.conf.report import ConfError
 from proxy.conf.values import read_int, read_ms, read_size
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from proxy.conf.lexer import Token
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
+class Queue(NamedTuple):
     """How many may wait: `size` requests, `bytes` held of them, each `wait_ms` at most."""
 
     size: int = 1000

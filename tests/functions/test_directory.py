@@ -9,7 +9,7 @@ import pytest
 
 from proxy.functions._function import Functions
 from proxy.functions.directory import Directory, read_labels
-from proxy.functions.table import peer_of
+from proxy.functions.peers import peer_of
 from proxy.routing._function_routes import FunctionRoutes
 
 

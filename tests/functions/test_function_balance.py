@@ -13,7 +13,7 @@ from proxy.functions._function import Functions
 from proxy.functions.contradictions import contradictions
 from proxy.functions.declared import read_functions
 from proxy.functions.model import Balance
-from proxy.functions.table import peer_of
+from proxy.functions.peers import peer_of
 from proxy.upstream._balance import FAILED, OK, Attempts
 
 order.declare_all()

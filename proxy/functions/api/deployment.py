@@ -26,9 +26,10 @@ from proxy.functions.declared import read_version
 from proxy.functions.directives import HANDLERS
 from proxy.functions.grammar import ENV_NAME, SECRET_NAME, VERSION_NAME, read_cpu_milli
 from proxy.functions.http import Refused
-from proxy.functions.model import NAME, NAMESPACE, SPACE, Function, Handler, Limits
+from proxy.functions.model import NAMESPACE, Function, Handler
 from proxy.functions.model import VERSION as FIRST
 from proxy.functions.routes import is_route, read_route
+from proxy.functions.values import NAME, SPACE, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

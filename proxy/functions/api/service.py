@@ -14,11 +14,12 @@ from proxy.functions.api.deployment import Reader, names_of
 from proxy.functions.api.status import Statuses
 from proxy.functions.api.wanted import auth_path
 from proxy.functions.http import Refused, Routes
-from proxy.functions.model import NAMESPACE, SPACE
+from proxy.functions.model import NAMESPACE
 from proxy.functions.provider import Refusal
 from proxy.functions.register import now_text
 from proxy.functions.secrets import Secrets, secrets_of
 from proxy.functions.store import Held, Store
+from proxy.functions.values import SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
