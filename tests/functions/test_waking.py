@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from gateway import Gateway, wait_for
+from gateway import Gateway, descendants, title, wait_for
 
 # A server whose start takes SLOW seconds; /max says how many requests were at it at once.
 SERVER = '''
@@ -349,3 +349,19 @@ def test_a_burst_at_a_function_that_sleeps_is_answered(headrace, workers: int) -
     crowd = Crowd(gateway, 100, "/", method="POST", body=b"x" * 65536)
     assert crowd.statuses() == [200] * 100
     assert {body for _, body in crowd.answers} == {b"awake"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_waits_is_answered_over_a_reload_and_a_controllers_death(waking, workers: int) -> None:
+    gateway = waking("env SLOW 2; queue wait=30s;", workers=workers)
+    crowd = Crowd(gateway, 20, "/", method="POST", body=b"x" * 65536)
+    time.sleep(0.3)
+    gateway.signal(signal.SIGHUP)
+    time.sleep(0.3)
+    (pid,) = [it for it in descendants(gateway.process.pid) if "controller" in title(it)]
+    os.kill(pid, signal.SIGKILL)
+    assert crowd.statuses() == [200] * 20
+    assert gateway.get("/posts").body == b"20"
+    path = gateway.prefix / "logs" / "error.log"
+    wait_for(lambda: "exited on signal 9" in gateway.error_log)
+    path.write_text(gateway.error_log.replace("[alert]", "[asked]"))
