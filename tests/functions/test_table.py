@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from proxy.functions._function import Functions
-from proxy.functions.table import HELLO, Table, peer_of
+from proxy.functions.peers import peer_of
+from proxy.functions.table import HELLO, Table
 from proxy.upstream._balance import OK, Attempts
 
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\r\n"
