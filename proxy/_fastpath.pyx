@@ -51,7 +51,8 @@ from proxy.functions._handler cimport (
     add_timing, answer_asleep, answer_refusal, refusal_word, report_refusal, wakes_nobody,
 )
 from proxy.functions._target cimport (
-    FunctionRoute, FunctionTarget, find_version, is_later, put_async, take_route, tell_call,
+    FunctionRoute, FunctionTarget, find_version, is_later, put_async, put_prefix, take_route,
+    tell_call,
 )
 from proxy.functions._waiting cimport (
     R_TIMEOUT, TAKEN_SLOT, Asked, Waiting, asked_of, begin_stream, find_gone, give_replica, leave,

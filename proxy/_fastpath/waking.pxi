@@ -9,6 +9,8 @@ cdef int ask_version(Worker w, Request r, Version v) noexcept:
     if r.asked == NULL:
         if asked_of(r, v) == NULL:
             return NO_MEMORY
+        if len(v.prefix) and put_prefix(r, v.prefix) < 0:
+            return NO_MEMORY
         if v.upstream.primary.n == 0 and wakes_nobody(r):
             return answer_asleep(r)
     r.upstream = v.upstream

@@ -37,6 +37,7 @@ cdef class Version:
     cdef readonly uint32_t weight
     cdef readonly double mirror        # percent of the requests that it is sent copies of
     cdef readonly bytes tag
+    cdef readonly bytes prefix         # what its paths begin with at the replicas, or nothing
     cdef readonly uint32_t concurrency  # requests at once at one replica; 0: any number
     cdef readonly uint32_t queue_size
     cdef readonly uint64_t queue_bytes

@@ -99,6 +99,7 @@ cdef class Version:
         self.weight = row.get("weight", 100)
         self.mirror = row.get("mirror", 0)
         self.tag = row.get("tag", "").encode()
+        self.prefix = row.get("prefix", "").encode()
         self.concurrency = row.get("concurrency", 0)
         self.queue_size, self.queue_bytes, self.queue_ms = queue
         self.timeout_ms = row.get("timeout_ms", 0)

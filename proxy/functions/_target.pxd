@@ -47,6 +47,8 @@ cdef class FunctionRoute:
 # The version for this request (Request.version) as the location says. GO, DONE (404, 503: an
 # error_page may stand in), a fault.
 cdef int find_version(Request r) noexcept
+# The request's path at a replica, behind a prefix of the replica's: 0, or NO_MEMORY.
+cdef int put_prefix(Request r, bytes prefix) noexcept
 # The same for a request whose route was found; then the URI may be another.
 cdef int take_route(FunctionRoute route, Request r) noexcept
 # Is the request to be called later? Then the controller is to be asked instead, at put_async's URI.

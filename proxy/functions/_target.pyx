@@ -149,6 +149,25 @@ cdef int cut_path(Request r, uint32_t n) noexcept:
     return put_path(r, text(b"/", 1), n)
 
 
+cdef int put_prefix(Request r, bytes prefix) noexcept:
+    cdef Str new = of_bytes(prefix)
+    cdef char* p
+    cdef char* at
+    if r.proxy_uri.n == 0:
+        return put_path(r, new, 0)
+    p = at = <char*>take(&r.arena, new.n + r.proxy_uri.n + 1)
+    if p == NULL:
+        return NO_MEMORY
+    memcpy(at, new.p, new.n)
+    at += new.n
+    if r.proxy_uri.p[0] != c"/":
+        at[0] = c"/"
+        at += 1
+    memcpy(at, r.proxy_uri.p, r.proxy_uri.n)
+    r.proxy_uri = text(p, at - p + r.proxy_uri.n)
+    return 0
+
+
 cdef int put_path(Request r, Str new, uint32_t n) noexcept:
     """The path without its first n bytes, behind `new`, with one slash where they meet."""
     cdef Str rest

@@ -144,6 +144,19 @@ def row_of(function: Function, replicas: Mapping[str, Rows]) -> dict[str, Any]:
     }
 
 
+def prefix_of(version: Version) -> str:
+    """What its replicas have its paths below."""
+    if version.handler.kind != "openfaas":
+        return ""
+    from proxy.functions.provider import Refusal
+    from proxy.functions.providers.openfaas import prefix_of
+
+    try:
+        return prefix_of(version)
+    except Refusal:
+        return ""
+
+
 def row_of_version(version: Version) -> dict[str, Any]:
     """Its settings."""
     queue = version.queue
@@ -151,6 +164,7 @@ def row_of_version(version: Version) -> dict[str, Any]:
         "name": version.name,
         "weight": version.weight,
         "tag": version.tag,
+        "prefix": prefix_of(version),
         "mirror": version.mirror,
         "concurrency": version.concurrency,
         "queue": [queue.size, queue.bytes, queue.wait_ms],

@@ -164,3 +164,38 @@ def test_whom_the_openfaas_provider_means() -> None:
     there = place_of(version("http://[::1]:81/", "name=g"))
     assert (there.address, there.name, there.namespace) == ("[::1]:81", "g", "ns")
     assert place_of(version("http://1.2.3.4:5", "name=g.h"))[1:3] == ("g", "h")
+
+
+REMOTE = """
+def handle(event, context):
+    words = [event.method, event.path, event.query.get("a", ""), event.body.decode()]
+    return " ".join(words)
+"""
+
+
+def test_a_function_of_another_gateway_is_woken_and_called(headrace) -> None:
+    there: Gateway = headrace(
+        "functions { root .; } function g { python app.py:handle; initial_scale 0; }"
+        "server { listen 127.0.0.1:%%PORT%%; openfaas_api on; }",
+        start=False,
+    )
+    (there.prefix / "app.py").write_text(REMOTE)
+    there.start()
+    wait_for(lambda: (there.prefix / "var" / "openfaas-auth").exists(), 15)
+    here: Gateway = headrace(
+        "function f { initial_scale 0; start_timeout 20s; provider openfaas"
+        f" http://127.0.0.1:{there.port} name=g auth={there.prefix}/var/openfaas-auth; }}"
+        "server { listen 127.0.0.1:%%PORT%%; openfaas_api on; openfaas_auth off;"
+        " location /x { function_pass f; } }"
+    )
+    assert here.ask("POST", "/x/y%20z?a=b", b"hi").body == b"POST /x/y z b hi"
+    assert here.ask("POST", "/function/f/y?a=b", b"hi").body == b"POST /y b hi"
+    assert here.ask("POST", "/function/f", b"hi").body == b"POST /  hi"
+
+
+def test_a_gateway_that_is_away_is_told(headrace) -> None:
+    gateway: Gateway = headrace(
+        f"function f {{ provider openfaas http://127.0.0.1:1; initial_scale 0; }} {SERVER}"
+    )
+    assert gateway.get("/").status == 502
+    assert "127.0.0.1:1 does not answer" in gateway.error_log

@@ -61,6 +61,12 @@ def place_of(version: Version) -> Place:
     return Place(f"{match[1]}:{match[2]}", name, namespace, credentials)
 
 
+def prefix_of(version: Version) -> str:
+    """Where it is called. Raises Refusal."""
+    place = place_of(version)
+    return f"/function/{quote(place.name)}.{quote(place.namespace)}"
+
+
 class OpenFaas(Provider):
     """One replica stands for all that are there: the service's address."""
 
@@ -73,10 +79,6 @@ class OpenFaas(Provider):
 
     def check(self, version: Version) -> None:
         place_of(version)
-
-    def prefix(self, version: Version) -> str:
-        place = place_of(version)
-        return f"/function/{quote(place.name)}.{quote(place.namespace)}"
 
     def start(self, version: Version, id: str) -> None:
         self._run(id, self._start(version, id))
