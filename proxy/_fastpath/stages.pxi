@@ -418,7 +418,7 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     if p is None:
         p = pick(u, t, key.p, key.n, clock.now_ms)
     if p is not None and u.sticky is not None and r.asked == NULL:
-        rc = name_peer(<StickyCookie>u.sticky, r, p, known)
+        rc = name_peer(<StickyCookie>u.sticky, r, p)
         if rc < 0:
             on_released(u, p, NULL, PEER_OK, clock.now_ms)
             return rc

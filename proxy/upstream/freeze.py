@@ -62,8 +62,9 @@ class Upstreams:
                 upstream.compiled_key = compile_text(upstream.key, block)
             sticky = block.own("sticky")
             if sticky is not None:
-                attributes = compile_text(sticky.attributes, block)
-                upstream.sticky = StickyCookie(sticky.name.encode(), attributes)
+                age_s, others = sticky.lifetime
+                attributes = compile_text(others, block)
+                upstream.sticky = StickyCookie(sticky.name.encode(), attributes, age_s)
             key = upstream.name.decode().lower()
             self.named[key] = upstream
             self.settings[key] = settings

@@ -30,7 +30,13 @@ VARIABLE = re.compile(r"\$?([A-Za-z0-9_]{1,64})")
 VALUE = re.compile(r"[!-:<-~]{1,255}")  # of a cookie's attribute: no ";", no space
 FOREVER_S = 10 * 365 * 86_400
 KINDS = ("cookie", "header", "variable", "claim")
-SAME_SITE = {"strict": "Strict", "lax": "Lax", "none": "None"}
+ATTRIBUTES = {
+    "expires": re.compile(r"[0-9a-z ]{1,64}"),
+    "domain": VALUE,
+    "path": VALUE,
+    "samesite": VALUE,
+}
+SAME_SITE = ("strict", "lax", "none")
 
 
 class Sticky(NamedTuple):
@@ -42,6 +48,12 @@ class Sticky(NamedTuple):
     attributes: str = ""
     tag_header: str = ""
     tag_cookie: str = ""
+
+    @property
+    def lifetime(self) -> tuple[int, str]:
+        """(seconds that the cookie is kept, 0 for its session; the other attributes)."""
+        found = re.match(r"; Max-Age=(\d+)", self.attributes)
+        return (int(found[1]), self.attributes[found.end() :]) if found else (0, self.attributes)
 
     def __str__(self) -> str:
         """As read_words reads it: what the controller tells workers."""
@@ -77,7 +89,7 @@ def read_words(words: Iterable[str]) -> Sticky:
             said[key] = ""
         elif key in ("tag_header", "tag_cookie"):
             said[key] = _name(word, key, value)
-        elif key in ("expires", "domain", "path", "samesite") and VALUE.fullmatch(value):
+        elif key in ATTRIBUTES and ATTRIBUTES[key].fullmatch(value):
             said[key] = value
         else:
             raise ValueError(f'invalid parameter "{word}"')
@@ -114,9 +126,10 @@ def _attributes(said: dict[str, str]) -> str:
     if "path" in said:
         text += f"; Path={said['path']}"
     if "samesite" in said:
-        if said["samesite"].lower() not in SAME_SITE:
-            raise ValueError(f'invalid parameter "samesite={said["samesite"]}"')
-        text += f"; SameSite={SAME_SITE[said['samesite'].lower()]}"
+        value = said["samesite"]
+        if "$" not in value and value.lower() not in SAME_SITE:
+            raise ValueError(f'invalid parameter "samesite={value}"')
+        text += f"; SameSite={value}"
     text += "; HttpOnly" if "httponly" in said else ""
     text += "; Secure" if "secure" in said else ""
     return text

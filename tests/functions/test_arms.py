@@ -125,7 +125,7 @@ def test_many_arms_are_bounded():
     [
         ("cookie=hr_version", Sticky("cookie", "hr_version")),
         ("cookie srv_id expires=1h domain=.example.com path=/a httponly secure samesite=lax",
-         Sticky("cookie", "srv_id", "; Max-Age=3600; Domain=.example.com; Path=/a; SameSite=Lax; "
+         Sticky("cookie", "srv_id", "; Max-Age=3600; Domain=.example.com; Path=/a; SameSite=lax; "
                                     "HttpOnly; Secure")),
         ("header=X-User", Sticky("header", "X-User")),
         ("variable=$arg_user", Sticky("variable", "arg_user")),
@@ -182,7 +182,7 @@ def test_a_cookie_brings_a_client_back_to_its_version():
         arm, cookie = choose(found)
         name, _, rest = cookie.partition("=")
         place, _, attributes = rest.partition("; ")
-        assert (name, attributes) == ("hr", "SameSite=Lax; Path=/")
+        assert (name, attributes) == ("hr", "SameSite=lax; Path=/")
         assert found.arm_at(int(place)) == arm
         for _ in range(3):
             assert choose(found, f"Cookie: a=b; hr={place}; c=d") == (arm, None)
