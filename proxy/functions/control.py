@@ -30,6 +30,7 @@ from proxy.functions.provider import Provider, find_provider
 from proxy.functions.providers.local import Local
 from proxy.functions.queue.service import Service, read_settings
 from proxy.functions.register import Register
+from proxy.functions.rounds import Rounds
 from proxy.functions.scaler import SWEEP_S, Scaler
 from proxy.functions.teller import Teller
 from proxy.functions.zones import ZONE
@@ -63,6 +64,7 @@ class Controller:
         )
         self.queue = Service(self, *read_settings(model))
         self.front = Front(self)
+        self.rounds = Rounds(self, lambda: [f"unix:{seat.internal_path}"])
         self._providers: dict[type[Provider], Provider] = {}
         self._servers: list[asyncio.AbstractServer] = []
         self._is_listed = False
@@ -128,7 +130,7 @@ class Controller:
                 keeper.want(None)
             elif keeper.replicas:
                 self.scaler.watch(key, ready=keeper.desired)
-        self._prepare()
+        self.rounds.look()
         self.settle_if_seen()
         self.front.is_open.set()
         self.queue.start()
@@ -175,7 +177,7 @@ class Controller:
         if self._is_listed:
             self.register.put_all(self.front.open_api(self.model))
             self.register.declare(self.declared())
-            self._prepare()
+            self.rounds.look()
             self.queue.reload(*read_settings(self.model))
 
     def declared(self) -> dict[str, Function]:
@@ -187,11 +189,18 @@ class Controller:
             self.warn(f"the controller keeps its functions: {error}")
             return self.register.declared
 
-    def _prepare(self) -> None:
+    def prepare(self, versions: Sequence[Version]) -> None:
+        """Of rounds.py: what can be made warm shall be."""
         local = self._providers.get(Local)
         if isinstance(local, Local):
-            functions = self.register.functions.values()
-            local.prepare(self.model, (it for f in functions for it in f.versions))
+            local.prepare(self.model, versions)
+
+    def renew(self, keys: Sequence[str]) -> None:
+        """Of rounds.py: the files of these versions are others."""
+        for key in keys:
+            version = self._version(key, self.register.functions)
+            if version is not None and key in self.keepers:
+                self._want(key, version, version)
 
     def on_change(self, before: Function | None, after: Function | None) -> None:
         """Of the register: one function came, changed or went."""
@@ -210,6 +219,7 @@ class Controller:
             self._forget_if_idle(key)
         for key, version in new.items():
             self._want(key, version, old.get(key))
+        self.rounds.look_soon()
 
     def _want(self, key: str, version: Version, before: Version | None) -> None:
         scale = version.scale

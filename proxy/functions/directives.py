@@ -14,7 +14,7 @@ from proxy.conf.directive import (
     VERSION,
     directive,
 )
-from proxy.conf.values import Duration, Enum, Flag, Int, Size, Text, Word
+from proxy.conf.values import Duration, Enum, Flag, Int, Size, Word
 from proxy.functions import grammar as g
 from proxy.functions.queue.directives import read_url
 from proxy.functions.values import Balance, Limits
@@ -85,7 +85,8 @@ directive("annotation", FUNCTION, read=g.read_annotation, least=2, most=2, many=
           inherit=False, syntax="KEY VALUE", doc="An annotation; Knative's scaling is understood.")
 directive("async", FUNCTION, Flag(), inherit=False,
           doc="Answers 202 and calls the function from the queue.")
-directive("schedule", FUNCTION, Text(), many=True, inherit=False,
+directive("schedule", FUNCTION, read=g.read_schedule, least=1, most=1, many=True, inherit=False,
+          syntax='"MINUTE HOUR DAY MONTH WEEKDAY"',
           doc="Calls the function by the clock, in cron's five fields.")
 directive("sticky", FUNCTION, read=read_sticky, least=1, most=None, inherit=False,
           syntax="cookie=NAME [expires=TIME] [domain=NAME] [path=PATH] [httponly] [secure] "

@@ -86,6 +86,17 @@ def read_openwhisk(args: list[Token], block: Block) -> tuple[str, ...]:
     return (read_file(args[0], args[0], block),)
 
 
+def read_schedule(args: list[Token], block: Block) -> str:
+    """`schedule "*/5 * * * *"`."""
+    from proxy.functions.schedule import check
+
+    try:
+        check(args[0])
+    except ValueError as error:
+        raise ConfError(args[0], f'invalid schedule "{args[0]}": {error}') from None
+    return str(args[0])
+
+
 def read_command(args: list[Token], block: Block) -> tuple[str, ...]:
     """`command PROGRAM …`, `fork PROGRAM …`."""
     if not args[0]:

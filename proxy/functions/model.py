@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from proxy.functions.values import NAMESPACE, Balance, Limits, Ready
+from proxy.functions.watch import beside
 from proxy.upstream.sticky import Sticky
 from proxy.upstream.words import Queue
 
@@ -111,7 +112,9 @@ class Version:
         kind, words = self.handler.kind, self.handler.words
         if kind in ("command", "fork"):
             return tuple(os.path.join(self.cwd, word) for word in words[:2])
-        return words[:1] if kind in ("python", "openwhisk", "lambda") else ()
+        if kind not in ("python", "openwhisk", "lambda"):
+            return ()
+        return (words[0], *beside(words[0])) if self.watch else words[:1]
 
     @property
     def fingerprint(self) -> str:

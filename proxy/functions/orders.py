@@ -96,7 +96,7 @@ def plan_of(version: Version, env: dict[str, str], uid: int, gid: int) -> dict[s
     if not any(name.startswith(EARLY_ENV) and name != "PYTHONUNBUFFERED" for name in env):
         early = {name: env[name] for name in (*PASSED_ENV, "PYTHONUNBUFFERED") if name in env}
         digest = digest_of(python, early, uid, gid)
-        generic = {"id": f"zygote/generic/{digest}", "argv": argv, "env": early}
+        generic = {"id": f"zygote/generic/python/{digest}", "argv": argv, "env": early}
     if version.handler.kind in ("fork", "lambda"):  # there is nothing of the function to import
         if generic is None:
             own = {"id": f"zygote/{version.key}/{digest_of(python, env, uid, gid)}",

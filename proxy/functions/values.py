@@ -28,6 +28,11 @@ class Limits(NamedTuple):
     nofile: int = LIMITLESS
     nproc: int = LIMITLESS
 
+    @property
+    def is_bounded(self) -> bool:
+        """Has it limits that somebody must look at (usage.py)?"""
+        return bool(self.memory_bytes or self.nproc)
+
 
 class Balance(NamedTuple):
     """Which replica is asked. method: least_in_flight (of two taken at random), round_robin, or

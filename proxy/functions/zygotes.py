@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ PREFIX = "zygote/"
 FORK_S = 5.0  # a zygote that has not forked within this is stuck
 IMPORT_S = 60.0
 MOST_NOTES = 20_000
-GENERIC_NAME = "generic"
+GENERIC_NAME = "generic/python"  # as if it were a version
 STARTING, READY, UNFIT = "starting", "ready", "unfit"
 FORKED = "forked from a zygote"
 GENERIC = "forked from a generic zygote, imports for itself"
@@ -42,12 +43,13 @@ EXECED = "started by exec"
 
 
 class Zygote:
-    """waiting: the orders of replicas until it is ready."""
+    """id: the master's word for it, `KEY/SERIAL`; waiting: orders of replicas until it is ready."""
 
-    __slots__ = ("id", "is_generic", "log", "name", "state", "timer", "used_s", "waiting")
+    __slots__ = ("id", "is_generic", "key", "log", "name", "state", "timer", "used_s", "waiting")
 
     def __init__(self, id: str, name: str, is_generic: bool) -> None:
         self.id = id
+        self.key = id.rpartition("/")[0]
         self.name = name
         self.is_generic = is_generic
         self.state = STARTING
@@ -76,13 +78,16 @@ class Zygotes:
         fd: int,
         events: Events,
         say: Callable[[str], None],
+        say_line: Callable[[str, str], None],
         most: int = MOST,
     ) -> None:
         self.most = most
+        self._say_line = say_line
+        self._serial = 0
         self._loop = loop
         self._events = events
         self._say = say
-        self._by_id: dict[str, Zygote] = {}
+        self._by_key: dict[str, Zygote] = {}
         self._unfit: OrderedDict[str, tuple[str, str]] = OrderedDict()  # id → (name, why)
         self._asked: OrderedDict[str, float] = OrderedDict()  # id → when
         self._prepared: deque[Version] = deque()
@@ -99,7 +104,7 @@ class Zygotes:
             why = self._unfit.get(plan["id"], ("", ""))[1] if plan else ""
             self._exec(id, order, plan["name"] if plan else "", why)
             return
-        zygote = self._by_id.get(plan["id"])
+        zygote = self._by_key.get(plan["id"])
         if is_generic(plan):
             zygote = self._generic(plan, order)
         elif zygote is None:
@@ -122,7 +127,7 @@ class Zygotes:
         """Zygotes for what will be asked one day, as far as there are places for them; one import
         at a time. Nobody else is to have one."""
         wanted = {it.key: it for it in versions}
-        for zygote in list(self._by_id.values()):
+        for zygote in list(self._by_key.values()):
             if not zygote.is_generic and zygote.name not in wanted:
                 self.forget(zygote.name)
         self._prepared = deque(
@@ -132,7 +137,7 @@ class Zygotes:
 
     def signal(self, id: str, number: int) -> None:
         """To the process group of a replica; one that is not born yet never will be."""
-        for zygote in self._by_id.values():
+        for zygote in self._by_key.values():
             if zygote.waiting.pop(id, None) is not None:
                 self._loop.call_soon(self._events.on_failed, id, "it was called back")
                 return
@@ -141,7 +146,7 @@ class Zygotes:
 
     def forget(self, name: str) -> None:
         """The version is gone: so is its zygote."""
-        for zygote in [it for it in self._by_id.values() if it.name == name]:
+        for zygote in [it for it in self._by_key.values() if it.name == name]:
             self._drop(zygote)
         for id in [id for id, it in self._unfit.items() if it[0] == name]:
             del self._unfit[id]
@@ -156,16 +161,16 @@ class Zygotes:
         """For whoever wants to look."""
         return [
             {"id": it.id, "name": it.name, "state": it.state, "waiting": len(it.waiting)}
-            for it in self._by_id.values()
+            for it in self._by_key.values()
         ]
 
     # -- places ---------------------------------------------------------------------------------
     def _count(self) -> int:
-        return sum(not it.is_generic for it in self._by_id.values())
+        return sum(not it.is_generic for it in self._by_key.values())
 
     def _drop_older(self, plan: dict[str, Any]) -> None:
         """An older make of the same version needs no zygote any more."""
-        for it in list(self._by_id.values()):
+        for it in list(self._by_key.values()):
             if it.name == plan["name"] and not it.is_generic and it.id != plan["id"]:
                 self._drop(it)
 
@@ -175,32 +180,41 @@ class Zygotes:
         self._asked[plan["id"]] = now
         if len(self._asked) > 4 * self.most + 64:
             self._asked.popitem(last=False)
-        own = [it for it in self._by_id.values() if not it.is_generic and it.state == READY]
+        own = [it for it in self._by_key.values() if not it.is_generic and it.state == READY]
         oldest = min(own, key=lambda it: it.used_s, default=None)
         if oldest is not None and last > oldest.used_s:
             self._drop(oldest)
             self._hatch(plan, order)
 
     def _hatch(self, plan: dict[str, Any], order: dict[str, Any]) -> Zygote:
-        zygote = Zygote(plan["id"], plan["name"], is_generic=False)
+        zygote = Zygote(self._new_id(plan), plan["name"], is_generic=False)
         return self._begin(zygote, plan, order, plan.get("timeout_ms", IMPORT_S * 1000) / 1000)
 
     def _generic(self, plan: dict[str, Any], order: dict[str, Any]) -> Zygote | None:
         generic = plan.get("generic")
         if generic is None or generic["id"] in self._unfit:
             return None
-        found = self._by_id.get(generic["id"])
+        found = self._by_key.get(generic["id"])
         if found is not None:
             return found
-        if sum(it.is_generic for it in self._by_id.values()) >= MOST_GENERIC:
+        if sum(it.is_generic for it in self._by_key.values()) >= MOST_GENERIC:
             return None
-        zygote = Zygote(generic["id"], GENERIC_NAME, is_generic=True)
+        zygote = Zygote(self._new_id(generic), GENERIC_NAME, is_generic=True)
         return self._begin(zygote, generic, {**order, "cwd": "/"}, IMPORT_S)
+
+    def _new_id(self, plan: dict[str, Any]) -> str:
+        """One that no zygote of an earlier controller has: the clock is in it."""
+        self._serial += 1
+        return f"{plan['id']}/{time.monotonic_ns() // 1000:x}{self._serial:x}"
+
+    def _find(self, id: str) -> Zygote | None:
+        zygote = self._by_key.get(id.rpartition("/")[0])
+        return zygote if zygote is not None and zygote.id == id else None
 
     def _begin(
         self, zygote: Zygote, plan: dict[str, Any], order: dict[str, Any], limit_s: float
     ) -> Zygote:
-        self._by_id[zygote.id] = zygote
+        self._by_key[zygote.key] = zygote
         zygote.used_s = self._loop.time()
         zygote.timer = self._loop.call_later(limit_s, self._on_late, zygote, limit_s)
         made: dict[str, Any] = {key: order[key] for key in ("cwd", "uid", "gid") if key in order}
@@ -210,14 +224,14 @@ class Zygotes:
 
     def _prepare_next(self) -> None:
         while self._prepared:
-            if any(it.state == STARTING for it in self._by_id.values()):
+            if any(it.state == STARTING for it in self._by_key.values()):
                 return
             try:
                 order = self._prepared.popleft().order(0, "")
             except ValueError:  # whoever starts it is told
                 continue
             plan = order["from"]
-            if plan["id"] in self._by_id or plan["id"] in self._unfit:
+            if plan["id"] in self._by_key or plan["id"] in self._unfit:
                 continue
             if self._count() >= self.most or is_generic(plan):
                 self._generic(plan, order)  # for the others
@@ -268,9 +282,9 @@ class Zygotes:
     def _drop(self, zygote: Zygote) -> None:
         """It is to go; who waits for it is exec'ed. Of forks that it has not made the master says
         that they failed."""
-        if self._by_id.get(zygote.id) is not zygote:
+        if self._by_key.get(zygote.key) is not zygote:
             return
-        del self._by_id[zygote.id]
+        del self._by_key[zygote.key]
         zygote.close()
         self._processes.signal(zygote.id, signal.SIGKILL)
         for id, order in zygote.waiting.items():
@@ -286,8 +300,9 @@ class Zygotes:
 
     def on_running(self, id: str, pid: int, fds: list[int]) -> None:
         if id.startswith(PREFIX):
-            name, _, _ = id[len(PREFIX) :].rpartition("/")
-            self._by_id[id] = Zygote(id, name, is_generic=name == GENERIC_NAME)
+            name = id[len(PREFIX) :].rsplit("/", 2)[0]
+            zygote = Zygote(id, name, is_generic=name == GENERIC_NAME)
+            self._by_key[zygote.key] = zygote
             self._on_hatched(id, fds)
         else:
             self._events.on_running(id, pid, fds)
@@ -296,7 +311,7 @@ class Zygotes:
         self._events.on_listed()
 
     def on_zygote(self, id: str, state: str, why: str) -> None:
-        zygote = self._by_id.get(id)
+        zygote = self._find(id)
         if zygote is None:
             return
         if zygote.timer is not None:
@@ -308,7 +323,7 @@ class Zygotes:
             for replica, order in waiting.items():
                 self._fork(zygote, replica, order)
         elif state == UNFIT:
-            self._unfit[id] = zygote.name, why
+            self._unfit[zygote.key] = zygote.name, why
             if len(self._unfit) > MOST_NOTES:
                 self._unfit.popitem(last=False)
             self._say(f"function {zygote.name}: {why}: its replicas are not forked but exec'ed")
@@ -321,7 +336,7 @@ class Zygotes:
         self._prepare_next()
 
     def on_failed(self, id: str, error: str) -> None:
-        zygote = self._by_id.get(id)
+        zygote = self._find(id)
         order = self._born(id)
         if zygote is not None:
             self._fail(zygote, error)
@@ -334,7 +349,7 @@ class Zygotes:
         if not id.startswith(PREFIX):
             self._events.on_exited(id, status)
             return
-        zygote = self._by_id.get(id)
+        zygote = self._find(id)
         if zygote is not None:
             self._fail(zygote, f"it exited with code {status}{last_words(zygote.log)}")
 
@@ -346,14 +361,14 @@ class Zygotes:
         return order
 
     def _on_hatched(self, id: str, fds: list[int]) -> None:
-        zygote = self._by_id.get(id)
+        zygote = self._find(id)
         if zygote is None:
             for fd in fds:
                 os.close(fd)
             return
-        say = self._say
+        say = self._say_line
         name = zygote.name
-        zygote.log = LogLines(self._loop, fds, lambda it: say(f"function {name}: zygote: {it}"))
+        zygote.log = LogLines(self._loop, fds, lambda it: say(name, it))
 
 
 def is_generic(plan: dict[str, Any]) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 
 from proxy.process.spawn import start_time_of
 
+MOST_DESCENDANTS = 10_000
+
 
 class Replica:
     """One running process. `fds` are our copies of its log pipes: a new controller gets them too.
@@ -80,14 +82,35 @@ def adopt(row: dict[str, Any]) -> Replica | None:
 
 
 def kill(replica: Replica, number: int) -> None:
-    """To its whole process group."""
+    """To its whole process group; KILL also to what it has started outside of that."""
     try:
         if not replica.is_own and start_time_of(replica.pid) != replica.start_time:
             return
+        others = descendants_of(replica.pid) if number == signal.SIGKILL else []
         try:
             os.killpg(replica.pid, number)
         except ProcessLookupError:  # it made no group of its own
             if replica.pidfd >= 0:
                 signal.pidfd_send_signal(replica.pidfd, number)
+        for pid in others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
     except OSError:
         pass
+
+
+def descendants_of(pid: int) -> list[int]:
+    """Its children and theirs, as far as they still have their parents."""
+    found: list[int] = []
+    late = [pid]
+    while late and len(found) < MOST_DESCENDANTS:
+        parent = late.pop()
+        try:
+            for task in os.listdir(f"/proc/{parent}/task"):
+                with open(f"/proc/{parent}/task/{task}/children", "rb") as file:
+                    late += map(int, file.read().split())
+        except OSError:
+            pass
+        if parent != pid:
+            found.append(parent)
+    return found

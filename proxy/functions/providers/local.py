@@ -80,7 +80,12 @@ class Local(Provider):
 
     def open(self, fd: int, model: Block, say: Callable[[str], None]) -> None:
         """Take over the channel to the master."""
-        self.processes = Zygotes(self.loop, fd, self, say, most_zygotes(model))
+        most = most_zygotes(model)
+        self.processes = Zygotes(self.loop, fd, self, say, self._on_zygote_line, most)
+
+    def _on_zygote_line(self, name: str, text: str) -> None:
+        """What the import of a handler prints belongs to its version."""
+        self.events.on_line(f"{name}/zygote/zygote/", text)
 
     def prepare(self, model: Block, versions: Iterable[Version]) -> None:
         """These are all that there are: what can be made warm is."""

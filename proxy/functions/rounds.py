@@ -1,0 +1,88 @@
+"""What the controller does by the clock beside scaling: schedules, watched files, limits.
+
+Functions come and go one by one; they are looked at together, a moment after the last change.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from proxy.functions.schedule import Schedule
+from proxy.functions.usage import Bounds
+from proxy.functions.watch import Watch
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from proxy.functions.keeper import Keeper
+    from proxy.functions.model import Function, Limits, Version
+    from proxy.functions.usage import Bounded
+
+LATER_S = 0.2
+
+
+class House(Protocol):
+    """What is needed of the controller."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def functions(self) -> Mapping[str, Function]: ...
+    @property
+    def keepers(self) -> Mapping[str, Keeper]: ...
+
+    def notice(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
+    def prepare(self, versions: Sequence[Version]) -> None: ...
+    def renew(self, keys: Sequence[str]) -> None: ...
+
+
+class Rounds:
+    """find_addresses: where workers listen for the controller's calls."""
+
+    def __init__(self, house: House, find_addresses: Callable[[], Sequence[str]]) -> None:
+        self._house = house
+        self._timer: asyncio.TimerHandle | None = None
+        self._schedule = Schedule(find_addresses, house.warn)
+        self._watch = Watch(house.loop, self._on_changed)
+        self._bounds = Bounds(house.loop, self._bounded, house.warn)
+
+    def look_soon(self) -> None:
+        """Functions have changed."""
+        if self._timer is None:
+            self._timer = self._house.loop.call_later(LATER_S, self.look)
+
+    def look(self) -> None:
+        """These are all functions from now on."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        functions = self._house.functions.values()
+        versions = [it for function in functions for it in function.versions]
+        self._house.prepare(versions)
+        self._schedule.want(functions)
+        self._watch.want(versions)
+        self._bounds.want(any(limits_of(it) for it in versions))
+
+    def _on_changed(self, keys: list[str]) -> None:
+        for key in keys:
+            self._house.notice(f"function {key}: its files have changed")
+        self._house.renew(keys)
+        self.look_soon()
+
+    def _bounded(self) -> Iterator[Bounded]:
+        for keeper in self._house.keepers.values():
+            limits = limits_of(keeper.wanted)
+            if limits is not None:
+                for it in keeper.replicas.values():
+                    kill = partial(it.provider.stop, it.id, is_forced=True)
+                    yield it.pid, limits, f"function {keeper.key}: replica {it.shown}", kill
+
+
+def limits_of(version: Version | None) -> Limits | None:
+    """Those that somebody must look at."""
+    return version.limits if version is not None and version.limits.is_bounded else None
+
+
