@@ -35,8 +35,11 @@ class Watch:
     def want(self, versions: Iterable[Version]) -> None:
         """These are all versions from now on."""
         self._versions = {it.key: it for it in versions if it.watch}
-        self._told = {key: stamps(it) for key, it in self._versions.items()}
-        self._seen = dict(self._told)
+        known = self._told  # what changed meanwhile is not yet told
+        self._told = {
+            key: known[key] if key in known else stamps(it) for key, it in self._versions.items()
+        }
+        self._seen = {key: self._seen.get(key, it) for key, it in self._told.items()}
         if self._timer is None and self._versions:
             self._timer = self._loop.call_later(LOOK_S, self._look)
 
