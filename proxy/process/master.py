@@ -62,7 +62,10 @@ class Master:
         self.options = options
         self.sockets = sockets
         self.timers = Timers()
-        self.replicas = Replicas(lambda line: self.crew.generation.log.write(ALERT, line))
+        self.replicas = Replicas(
+            lambda line: self.crew.generation.log.write(ALERT, line),
+            lambda line: self.crew.generation.log.write(NOTICE, line),
+        )
         self._first = generation
         self._left = left
         self._is_inherited = not left.is_empty

@@ -66,9 +66,12 @@ STATES = ("ready", "unfit", "failed")
 
 
 class Replicas:
-    """All replicas of this master. `say` gets lines for the error log."""
+    """All replicas of this master. `say` gets what should not be for the error log, `note` what is
+    worth a line."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, say: Callable[[str], None], note: Callable[[str], None] = lambda line: None
+    ) -> None:
         self._say = say
         self._by_id: dict[str, Replica] = {}
         self._by_pid: dict[int, Replica] = {}
@@ -76,7 +79,7 @@ class Replicas:
         self._channel: socket | None = None
         self._late: list[tuple[bytes, list[int]]] = []
         self._is_ending = False
-        self._groups = Groups(say)
+        self._groups = Groups(note)
         self._epoll = select.epoll()
         self.table_fd = os.memfd_create("headrace-replicas", os.MFD_CLOEXEC)
         self._lent_fd = -1
