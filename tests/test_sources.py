@@ -58,7 +58,7 @@ def test_no_file_is_over_its_length() -> None:
     for path in sources("proxy", ".py", ".pyx", ".pxd", ".pxi"):
         limit = PYTHON_LINES if path.suffix == ".py" else COMPILED_LINES
         if path.name == "runtime.py":  # must be one file: it runs alone in a function's Python
-            limit = 840
+            limit = 850
         count = len(path.read_text().splitlines())
         if count > limit:
             long.append(f"{path.relative_to(ROOT)}: {count} lines, at most {limit}")

@@ -25,6 +25,7 @@ WHERE = re.compile(r"\$(?:(PORT|SOCKET)\b|\{(PORT|SOCKET)\})")
 WITH_RUNTIME = ("python", "fork", "openwhisk", "lambda")
 SPARE_BYTES = 320 << 20  # stacks of threads and the interpreter, beside what the handler may use
 SPARE_TASKS = 64
+MOST_SPARES = 16
 
 
 def runtime_words(version: Version) -> tuple[str, list[str]]:
@@ -92,6 +93,7 @@ def plan_of(version: Version, env: dict[str, str], uid: int, gid: int) -> dict[s
     """The zygote that the replica comes from, see zygotes.py."""
     python, words = runtime_words(version)
     argv = [python, "-u", RUNTIME, "zygote"]
+    spares = min(version.scale.prewarm, MOST_SPARES)
     generic = None
     if not any(name.startswith(EARLY_ENV) and name != "PYTHONUNBUFFERED" for name in env):
         early = {name: env[name] for name in (*PASSED_ENV, "PYTHONUNBUFFERED") if name in env}
@@ -104,11 +106,12 @@ def plan_of(version: Version, env: dict[str, str], uid: int, gid: int) -> dict[s
         else:
             own = generic
     else:
-        digest = digest_of(argv, words, env, version.cwd, uid, gid, version.fingerprint)
-        own = {"id": f"zygote/{version.key}/{digest}", "argv": [*argv, *words], "env": env}
+        digest = digest_of(argv, spares, words, env, version.cwd, uid, gid, version.fingerprint)
+        own_argv = [*argv[:-1], f"zygote={spares}" if spares > 1 else "zygote", *words]
+        own = {"id": f"zygote/{version.key}/{digest}", "argv": own_argv, "env": env}
     return {
         "name": version.key, **own, "words": words, "generic": generic,
-        "timeout_ms": version.start_timeout_ms,
+        "timeout_ms": version.start_timeout_ms, "is_kept": bool(spares),
     }  # fmt: skip
 
 

@@ -6,8 +6,9 @@ newer, this one file. The callable is told apart by its shape: `handle(event, co
 functions-framework. Plain callables run in a bounded pool of threads; coroutines and ASGI on the
 loop. `runtime.py KIND WORD…` serves what runtime_KIND.py beside this file makes of the words.
 
-`runtime.py zygote [WORD…]` imports what the words name, then forks a replica for each order that
-comes on descriptor 3 (process/replicas.py says which); without words a replica imports for itself.
+`runtime.py zygote[=SPARES] [WORD…]` imports what the words name and keeps so many forked replicas,
+each of which waits for an order on descriptor 3 (process/replicas.py says which); without words a
+replica imports for itself.
 """
 
 # mypy: check-untyped-defs=False
@@ -701,9 +702,9 @@ def last_line(error):
     return "".join(traceback.format_exception_only(type(error), error)).strip().split("\n")[-1]
 
 
-def zygote(words):
-    """Keep one spare replica that waits for its order; in a replica: (maker of the application,
-    stage)."""
+def zygote(words, count):
+    """Keep `count` spare replicas that wait for their orders; in a replica: (maker of the
+    application, stage)."""
     channel = socket.socket(fileno=CHANNEL_FD)
     os.set_inheritable(CHANNEL_FD, False)
     make = None
@@ -722,20 +723,26 @@ def zygote(words):
     gc.freeze()  # else a collection in a replica would copy all pages
     tell(channel, "ready")
     deaths = 0
+    spares = set()  # of each a pipe that says when it took an order
     while deaths < MOST_DEATHS:
-        taken, take = os.pipe()
-        if is_replica(channel):
-            os.close(taken)
-            return wait_order(channel, take, make)
-        os.close(take)
-        if os.read(taken, 1):
-            deaths = 0
-        else:  # it died, or the gateway did
-            deaths += 1
-            if is_over(channel, 0.05 * deaths):
-                break
-        os.close(taken)
-    os._exit(0)
+        while len(spares) < count:
+            taken, take = os.pipe()
+            if is_replica(channel):
+                for fd in (taken, *spares):
+                    os.close(fd)
+                return wait_order(channel, take, make)
+            os.close(take)
+            spares.add(taken)
+        for fd in select.select(spares, (), ())[0]:
+            if os.read(fd, 1):
+                deaths = 0
+            else:  # it died, or the gateway did
+                deaths += 1
+                if is_over(channel, 0.05 * deaths):
+                    os._exit(0)
+            os.close(fd)
+            spares.discard(fd)
+    os._exit(1)
 
 
 def is_over(channel, wait_s):
@@ -819,8 +826,8 @@ def become(channel, order, fds):
 
 
 def main(words):
-    if words[0] == "zygote":
-        make, stage = zygote(words[1:])
+    if words[0].startswith("zygote"):
+        make, stage = zygote(words[1:], int(words[0].partition("=")[2] or 1))
     else:
         make, stage = prepare(words), Stage()
     stage.run(make)

@@ -4,7 +4,8 @@ A zygote is the function's own interpreter that has imported the handler's modul
 replica for each order (functions/runtime.py; process/replicas.py says how the order gets there).
 At most `zygotes N` of them stay; a function without one is forked from a generic zygote of its
 interpreter and imports then. A place is taken from the least recently used one by a function that
-was asked for twice since that was used. What cannot be forked is exec'ed, and `describe` says why.
+was asked for twice since that was used; those of functions with `prewarm` stay. What cannot be
+forked is exec'ed, and `describe` says why.
 
 Stands between keepers and the channel to the master: a keeper starts and signals replicas here, and
 hears of them as it would without zygotes.
@@ -45,13 +46,15 @@ EXECED = "started by exec"
 class Zygote:
     """id: the master's word for it, `KEY/SERIAL`; waiting: orders of replicas until it is ready."""
 
-    __slots__ = ("id", "is_generic", "key", "log", "name", "state", "timer", "used_s", "waiting")
+    __slots__ = ("id", "is_generic", "is_kept", "key", "log", "name", "state", "timer", "used_s",
+                 "waiting")  # fmt: skip
 
     def __init__(self, id: str, name: str, is_generic: bool) -> None:
         self.id = id
         self.key = id.rpartition("/")[0]
         self.name = name
         self.is_generic = is_generic
+        self.is_kept = is_generic
         self.state = STARTING
         self.used_s = 0.0
         self.waiting: dict[str, dict[str, Any]] = {}
@@ -130,9 +133,8 @@ class Zygotes:
         for zygote in list(self._by_key.values()):
             if not zygote.is_generic and zygote.name not in wanted:
                 self.forget(zygote.name)
-        self._prepared = deque(
-            it for it in wanted.values() if it.handler.kind in WITH_RUNTIME and self.most
-        )
+        able = [it for it in wanted.values() if it.handler.kind in WITH_RUNTIME and self.most]
+        self._prepared = deque(sorted(able, key=lambda it: -it.scale.prewarm))
         self._prepare_next()
 
     def signal(self, id: str, number: int) -> None:
@@ -180,7 +182,7 @@ class Zygotes:
         self._asked[plan["id"]] = now
         if len(self._asked) > 4 * self.most + 64:
             self._asked.popitem(last=False)
-        own = [it for it in self._by_key.values() if not it.is_generic and it.state == READY]
+        own = [it for it in self._by_key.values() if not it.is_kept and it.state == READY]
         oldest = min(own, key=lambda it: it.used_s, default=None)
         if oldest is not None and last > oldest.used_s:
             self._drop(oldest)
@@ -188,6 +190,7 @@ class Zygotes:
 
     def _hatch(self, plan: dict[str, Any], order: dict[str, Any]) -> Zygote:
         zygote = Zygote(self._new_id(plan), plan["name"], is_generic=False)
+        zygote.is_kept = bool(plan.get("is_kept"))
         return self._begin(zygote, plan, order, plan.get("timeout_ms", IMPORT_S * 1000) / 1000)
 
     def _generic(self, plan: dict[str, Any], order: dict[str, Any]) -> Zygote | None:
