@@ -89,8 +89,8 @@ def order_of(version: Version, port: int, socket: str) -> dict[str, Any]:
     return order
 
 
-def plan_of(version: Version, env: dict[str, str], uid: int, gid: int) -> dict[str, Any]:
-    """The zygote that the replica comes from, see zygotes.py."""
+def plan_of(version: Version, env: dict[str, str], uid: int, gid: int) -> dict[str, Any] | None:
+    """The zygote that the replica comes from, see zygotes.py; None: it can only be exec'ed."""
     python, words = runtime_words(version)
     argv = [python, "-u", RUNTIME, "zygote"]
     spares = min(version.scale.prewarm, MOST_SPARES)
@@ -99,12 +99,12 @@ def plan_of(version: Version, env: dict[str, str], uid: int, gid: int) -> dict[s
         early = {name: env[name] for name in (*PASSED_ENV, "PYTHONUNBUFFERED") if name in env}
         digest = digest_of(python, early, uid, gid)
         generic = {"id": f"zygote/generic/python/{digest}", "argv": argv, "env": early}
-    if version.handler.kind in ("fork", "lambda"):  # there is nothing of the function to import
+    # Of the first two there is nothing to import; secrets are a replica's own, and an import may
+    # read them.
+    if version.handler.kind in ("fork", "lambda") or version.secrets:
         if generic is None:
-            own = {"id": f"zygote/{version.key}/{digest_of(python, env, uid, gid)}",
-                   "argv": argv, "env": env}  # fmt: skip
-        else:
-            own = generic
+            return None
+        own = generic
     else:
         digest = digest_of(argv, spares, words, env, version.cwd, uid, gid, version.fingerprint)
         own_argv = [*argv[:-1], f"zygote={spares}" if spares > 1 else "zygote", *words]

@@ -234,7 +234,7 @@ class Zygotes:
             except ValueError:  # whoever starts it is told
                 continue
             plan = order["from"]
-            if plan["id"] in self._by_key or plan["id"] in self._unfit:
+            if plan is None or plan["id"] in self._by_key or plan["id"] in self._unfit:
                 continue
             if self._count() >= self.most or is_generic(plan):
                 self._generic(plan, order)  # for the others

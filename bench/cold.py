@@ -1,0 +1,148 @@
+"""How long a request to a function that sleeps takes until its first byte, by kind of start.
+
+    python bench/cold.py [COUNT]
+
+One gateway, one client, one request at a time; the function is scaled to zero by the API before
+each. `zygote`: forked from a process that has imported the handler; `generic`: the import comes
+after the fork; `exec`: a new interpreter; `command`: python3 server.py, beside the bare start of
+that process until it accepts a connection.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from gateway import Gateway, wait_for  # noqa: E402
+
+HANDLER = "def handle(event, context):\n    return 'x'\n"
+SERVER = """
+import http.server, os
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"x")
+
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Answer).serve_forever()
+"""
+HTTP = """
+    access_log off;
+    functions { zygotes %(zygotes)d; store %%%%DIR%%%%/f.db; }
+    openfaas_auth off;
+    %(others)s
+    function f { %(kind)s }
+    server { listen 127.0.0.1:%%%%PORT%%%%; openfaas_api on; }
+"""
+
+
+def ask(port: int, path: str, body: bytes | None = None) -> tuple[int, float]:
+    """(status, seconds until the first byte of the answer)."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.connect()
+    began_s = time.perf_counter()
+    connection.request("POST" if body is not None else "GET", path, body)
+    answer = connection.getresponse()
+    took_s = time.perf_counter() - began_s
+    answer.read()
+    connection.close()
+    return answer.status, took_s
+
+
+def sleep_now(gateway: Gateway) -> None:
+    """Scale it to zero and wait until it is gone."""
+    body = json.dumps({"serviceName": "f", "replicas": 0}).encode()
+    assert ask(gateway.port, "/system/scale-function/f", body)[0] in (200, 202)
+
+    def count() -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+        connection.request("GET", "/system/function/f")
+        found = json.loads(connection.getresponse().read())
+        connection.close()
+        return found.get("availableReplicas", 0) + found.get("replicas", 0)
+
+    wait_for(lambda: count() == 0, 20)
+    time.sleep(0.05)
+
+
+def measure(name: str, kind: str, zygotes: int, count: int, others: str = "") -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        gateway = Gateway(
+            Path(folder), HTTP % {"kind": kind, "zygotes": zygotes, "others": others}
+        )
+        (Path(folder) / "app.py").write_text(HANDLER)
+        (Path(folder) / "server.py").write_text(SERVER)
+        gateway.start()
+        try:
+            wait_for(lambda: ask(gateway.port, "/function/f")[0] == 200, 20)
+            times = []
+            failed = 0
+            for _ in range(count):
+                sleep_now(gateway)
+                status, took_s = ask(gateway.port, "/function/f")
+                failed += status != 200
+                times.append(took_s)
+            tell(name, times, failed)
+        finally:
+            gateway.stop()
+
+
+def bare_start(count: int) -> None:
+    """python3 server.py from its start until it accepts."""
+    times = []
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        (Path(folder) / "server.py").write_text(SERVER)
+        for _ in range(count):
+            with socket.create_server(("127.0.0.1", 0)) as holder:
+                port = holder.getsockname()[1]
+            began_s = time.perf_counter()
+            process = subprocess.Popen(
+                [sys.executable, f"{folder}/server.py"], env={**os.environ, "PORT": str(port)}
+            )
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    break
+                except OSError:
+                    time.sleep(0.0005)
+            times.append(time.perf_counter() - began_s)
+            process.kill()
+            process.wait()
+    tell("bare python3 server.py", times, 0)
+
+
+def tell(name: str, times: list[float], failed: int) -> None:
+    cut = statistics.quantiles(times, n=100) if len(times) > 1 else times * 99
+    print(
+        f"{name:<24} p50 {cut[49] * 1000:>7.1f} ms   p99 {cut[98] * 1000:>7.1f} ms   "
+        f"{failed} of {len(times)} failed",
+        flush=True,
+    )
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    python = "python app.py:handle;"
+    measure("zygote", python, 32, count)
+    measure("generic", python, 1, count, "function kept { python app.py:handle; prewarm 1; }")
+    measure("exec", python, 0, count)
+    bare_start(count)
+    measure("command", f"command {sys.executable} server.py;", 32, count)
+
+
+if __name__ == "__main__":
+    main()
