@@ -351,6 +351,8 @@ class Master:
                 controller.tell("q")
                 self.timers.add(REPLICAS_END_S, lambda: self.crew.kill(controller))
             return False
+        if not self._has_other_master():
+            self.replicas.own_all()
         if self._new_binary or not self.replicas.pids_of_own():
             return True
         if not self._replicas_until_s:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from _socket import SO_PASSCRED, SOL_SOCKET, socket
+import struct
+from _socket import CMSG_SPACE, SCM_CREDENTIALS, SCM_RIGHTS, SO_PASSCRED, SOL_SOCKET, socket
+from array import array
 from typing import Any
 
 from proxy.process.spawn import start_time_of
 
 MOST_DESCENDANTS = 10_000
+STATE_BYTES = 4096  # of what a zygote says
 
 
 class Replica:
@@ -55,6 +58,24 @@ class Zygote(Replica):
         self.unborn: dict[str, tuple[list[int], str] | None] = {}
         channel.setblocking(False)
         channel.setsockopt(SOL_SOCKET, SO_PASSCRED, 1)
+
+    def read(self) -> tuple[bytes, int]:
+        """(what was said, pid of who said it by the kernel's word); b"": it is over. Raises
+        BlockingIOError: nothing yet."""
+        try:
+            data, extra, _, _ = self.channel.recvmsg(STATE_BYTES, CMSG_SPACE(12) + 64)
+        except BlockingIOError:
+            raise
+        except OSError:
+            return b"", 0
+        pid = 0
+        for level, kind, content in extra:
+            if level == SOL_SOCKET and kind == SCM_CREDENTIALS:
+                pid = struct.unpack_from("i", content)[0]
+            elif level == SOL_SOCKET and kind == SCM_RIGHTS:  # nobody asked for these
+                for fd in array("i", content[: len(content) // 4 * 4]):
+                    os.close(fd)
+        return data, pid
 
     def close(self) -> None:
         super().close()

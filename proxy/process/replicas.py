@@ -35,17 +35,7 @@ import json
 import os
 import select
 import signal
-import struct
-from _socket import (
-    AF_UNIX,
-    CMSG_SPACE,
-    SCM_CREDENTIALS,
-    SCM_RIGHTS,
-    SOCK_SEQPACKET,
-    SOL_SOCKET,
-    socket,
-    socketpair,
-)
+from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socket, socketpair
 from array import array
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +49,6 @@ if TYPE_CHECKING:
 MAX_PACKET = 256 * 1024
 MAX_REPLICAS = 4096
 MOST_FORKS = 256  # asked of one zygote and not born yet
-STATE_BYTES = 4096  # of what a zygote says
 GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 FORK_KEYS = ("words", "env", "cwd", "limits", "nice")  # what of an order is the zygote's
 STATES = ("ready", "unfit", "failed")
@@ -79,6 +68,7 @@ class Replicas:
         self._channel: socket | None = None
         self._late: list[tuple[bytes, list[int]]] = []
         self._is_ending = False
+        self._is_heir = False
         self._groups = Groups(note)
         self._epoll = select.epoll()
         self.table_fd = os.memfd_create("headrace-replicas", os.MFD_CLOEXEC)
@@ -279,18 +269,9 @@ class Replicas:
     def _hear(self, zygote: Zygote) -> None:
         for _ in range(MOST_FORKS):
             try:
-                data, extra, _, _ = zygote.channel.recvmsg(STATE_BYTES, CMSG_SPACE(12) + 64)
+                data, pid = zygote.read()
             except BlockingIOError:
                 return
-            except OSError:
-                data, extra = b"", []
-            pid = 0
-            for level, kind, content in extra:
-                if level == SOL_SOCKET and kind == SCM_CREDENTIALS:
-                    pid = struct.unpack_from("i", content)[0]
-                elif level == SOL_SOCKET and kind == SCM_RIGHTS:  # nobody asked for these
-                    for fd in array("i", content[: len(content) // 4 * 4]):
-                        os.close(fd)
             if not data or not self._take(zygote, data, pid):
                 self._lose(zygote)
                 return
@@ -393,14 +374,21 @@ class Replicas:
         self._late = [(data, [] if fds is replica.fds else fds) for data, fds in self._late]
         replica.close()
 
+    def own_all(self) -> None:
+        """There is no other master any more: what it started is ours to end, too."""
+        self._is_heir = True
+
+    def _own(self) -> list[Replica]:
+        return [it for it in self._by_id.values() if it.is_own or self._is_heir]
+
     def pids_of_own(self) -> list[int]:
-        """The processes that are our children."""
-        return [it.pid for it in self._by_id.values() if it.is_own]
+        """The processes that are ours to end."""
+        return [it.pid for it in self._own()]
 
     def signal_own(self, number: int) -> bool:
-        """The end: signal every replica that is our child; no new one is started. Is there one?"""
+        """The end: signal every replica that is ours; no new one is started. Is there one?"""
         self._is_ending = True
-        own = [it for it in self._by_id.values() if it.is_own]
+        own = self._own()
         for replica in own:
             kill(replica, number)
         return bool(own)

@@ -96,6 +96,9 @@ def test_a_new_executable_adopts_what_runs(replicas: Replicas):
     heir.adopt(table)
     second = Controller(heir)
     assert second.hear("running")["pid"] == pid
+    assert not heir.signal_own(0)  # another master lives
+    heir.own_all()
+    assert heir.pids_of_own() == [pid]
     os.kill(pid, signal.SIGKILL)
     assert first.hear("exited")["status"] == -9
     heir.on_watch()
