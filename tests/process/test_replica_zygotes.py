@@ -207,4 +207,4 @@ def test_a_new_controller_hears_of_zygotes_and_a_new_executable_does_not(
     assert second.hear("zygote")["state"] == "ready"
     second.hear("listed")
     assert json.loads(os.pread(replicas.table_fd, 4096, 0)) == []
-    assert replicas.lend() == [replicas.table_fd]
+    assert len(replicas.lend()) == 1  # the table alone
