@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import struct
@@ -84,6 +85,19 @@ class Zygote(Replica):
             for fd in entry[0] if entry else ():
                 os.close(fd)
         self.unborn = {}
+
+
+def write_table(fd: int, replicas: list[Replica]) -> None:
+    """Replicas with their descriptors, for another executable."""
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, json.dumps([{**it.row(), "fds": it.fds} for it in replicas]).encode(), 0)
+
+
+def read_table(fd: int) -> list[dict[str, Any]]:
+    """What was written; fd is closed."""
+    rows = json.loads(os.pread(fd, 1 << 24, 0) or b"[]")
+    os.close(fd)
+    return rows
 
 
 def adopt(row: dict[str, Any]) -> Replica | None:

@@ -40,7 +40,7 @@ from array import array
 from typing import TYPE_CHECKING, Any
 
 from proxy.process.groups import Groups
-from proxy.process.replica import Replica, Zygote, adopt, kill
+from proxy.process.replica import Replica, Zygote, adopt, kill, read_table, write_table
 from proxy.process.spawn import spawn, start_time_of
 
 if TYPE_CHECKING:
@@ -398,11 +398,7 @@ class Replicas:
         return [it for it in self._by_id.values() if not isinstance(it, Zygote)]
 
     def _write_table(self) -> None:
-        os.ftruncate(self.table_fd, 0)
-        os.pwrite(self.table_fd, self._table(), 0)
-
-    def _table(self) -> bytes:
-        return json.dumps([{**it.row(), "fds": it.fds} for it in self._lent()]).encode()
+        write_table(self.table_fd, self._lent())
 
     def lend(self) -> list[int]:
         """Descriptors that a new executable must inherit under the same numbers. The first is the
@@ -410,14 +406,12 @@ class Replicas:
         if self._lent_fd >= 0:
             os.close(self._lent_fd)
         self._lent_fd = os.memfd_create("headrace-replicas", os.MFD_CLOEXEC)
-        os.pwrite(self._lent_fd, self._table(), 0)
+        write_table(self._lent_fd, self._lent())
         return [self._lent_fd, *(fd for it in self._lent() for fd in it.fds)]
 
     def adopt(self, table_fd: int) -> None:
         """Take over what the old executable runs, from its table."""
-        rows = json.loads(os.pread(table_fd, 1 << 24, 0) or b"[]")
-        os.close(table_fd)
-        for row in rows:
+        for row in read_table(table_fd):
             replica = adopt(row)
             if replica is None:
                 continue
