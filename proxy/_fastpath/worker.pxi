@@ -46,7 +46,7 @@ cdef class Worker(Conductor):
     cdef public object on_full    # called when no connection more may come …
     cdef public object on_room    # … and when there is room again
     cdef bint is_full
-    cdef readonly Waiting waiting # who waits for a function; None: there are none
+    cdef readonly Waiting waiting  # who waits for a function; None: there are none
 
     def __cinit__(self):
         self.spilled = <char*>malloc(READ_BYTES)

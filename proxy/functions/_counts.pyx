@@ -32,7 +32,6 @@ cdef class Counts:
 
     def __init__(self, Zone zone not None, int ledger=-1, bells=()):
         cdef uint32_t i
-        cdef uint64_t room
         if zone.kind != "functions":
             raise ValueError(f'"{zone.name}" is no zone of functions')
         self.zone = zone

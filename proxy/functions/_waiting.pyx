@@ -6,7 +6,6 @@ from libc.string cimport memset
 from proxy.base._arena cimport take
 from proxy.base._clock cimport clock
 from proxy.base._request cimport S_PICK
-from proxy.base.span cimport to_bytes
 from proxy.base.verdict cimport (
     GO, NO_MEMORY, PARK, QUEUE_FULL, QUEUE_TIMEOUT, START_FAILED,
 )
@@ -14,7 +13,7 @@ from proxy.functions._counts cimport (
     TICKET_FREE, TICKET_GRANTED, TICKET_QUEUED, Entry, Ticket, cell_at, change_cell, entry_at,
     link_ticket, lock_entry, ring, ticket_at, unlink_ticket, unlock_entry,
 )
-from proxy.upstream._balance cimport PEER_OK, PeerCore, on_released, pick, start_tries
+from proxy.upstream._balance cimport PEER_OK, on_released, pick, start_tries
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:

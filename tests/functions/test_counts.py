@@ -9,7 +9,7 @@ import pytest
 from proxy.base._shm import Zone
 from proxy.functions._counts import Counts
 from proxy.functions._function import Functions
-from proxy.functions.table import peer_of
+from proxy.functions.peers import peer_of
 
 BYTES = 64 << 20
 ROW = {
