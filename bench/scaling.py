@@ -216,6 +216,8 @@ def draw(name: str, run: Run) -> Path:
     below.legend(loc="upper right")
     said = {it.name: getattr(run.settings.scale, it.name) for it in fields(Scale)}
     changed = [f"{key}={value}" for key, value in said.items() if value != getattr(Scale(), key)]
+    if run.settings.concurrency:
+        changed.append(f"concurrency={run.settings.concurrency}")
     above.set_title(f"{name}: {' '.join(changed) or 'defaults'}", fontsize=10)
     figure.tight_layout()
     path = RESULTS / f"scaling-{name}.png"

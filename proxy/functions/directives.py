@@ -219,6 +219,7 @@ directive("function_routes", SERVER, Flag(), default="off", inherit=False,
 directive("server_timing", HTTP | SERVER | LOCATION, Flag(), default="off",
           doc="Answers of functions say how long they waited: Server-Timing: queue, start.")
 directive("openfaas_api", SERVER, Flag(), default="off", inherit=False,
-          doc="Serves the OpenFaaS API: /system/, /function/, /async-function/, /healthz.")
+          doc="Serves the OpenFaaS API: /system/, /function/, /async-function/,"
+          " /healthz, and a page at /ui/.")
 directive("openfaas_auth", HTTP | SERVER, Word(), default="var/openfaas-auth",
           doc="The file with USER:PASSWORD of the API, made at the first start; or off.")

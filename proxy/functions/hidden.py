@@ -34,6 +34,7 @@ API = f"""
         {TO_CONTROLLER}
         proxy_set_header X-Headrace-Auth MARK;
     }}
+    location = /ui/ {{ {TO_CONTROLLER} proxy_set_header X-Headrace-Auth MARK; }}
     location ^~ /async-function/ {{ client_max_body_size 0; {TO_CONTROLLER} }}
     location = /healthz {{ client_max_body_size 1k; {TO_CONTROLLER} }}
 """

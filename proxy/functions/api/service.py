@@ -84,12 +84,14 @@ class Api:
         from proxy.functions.api.functions import FunctionsApi
         from proxy.functions.api.logs import LogsApi
         from proxy.functions.api.namespaces import NamespaceApi
+        from proxy.functions.api.page import PageApi
         from proxy.functions.api.secrets import SecretApi
         from proxy.functions.api.system import SystemApi
         from proxy.functions.api.versions import VersionsApi
         from proxy.functions.queue.api import Api as QueueApi
 
-        for it in (FunctionsApi, VersionsApi, LogsApi, NamespaceApi, SecretApi, SystemApi):
+        parts = (FunctionsApi, VersionsApi, LogsApi, NamespaceApi, SecretApi, SystemApi, PageApi)
+        for it in parts:
             it(self).add_routes(routes)
         QueueApi(self.controller.queue).add_system(Guarded(routes, self.auth))
 

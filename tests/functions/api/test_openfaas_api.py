@@ -378,3 +378,14 @@ def test_a_body_that_lies_about_its_length(house) -> None:
         client.send(f'{head}5\r\n\r\n{{"service": "x"}}')
         assert b" 400 " in client.read_all().split(b"\r\n")[0]
     assert it.ask("GET", "/system/functions").status == 200
+
+
+def test_the_page_shows_what_the_api_says(house) -> None:
+    it: House = house()
+    assert it.ask("GET", "/ui/", Authorization="").status == 401
+    page = it.ask("GET", "/ui/")
+    assert page.status == 200
+    assert page.get("Content-Type") == "text/html; charset=utf-8"
+    assert "frame-ancestors 'none'" in page.get("Content-Security-Policy")
+    assert "/system/functions" in page.text
+    assert "innerHTML" not in page.text  # what a function is called is never markup
