@@ -42,6 +42,7 @@ PIECE_BYTES = 64 * 1024
 MOST_CONNECTIONS = 1024
 KINDS = ("fork", "openwhisk", "lambda")  # each a file beside this one
 CHANNEL_FD = 3
+QUIET_MS = 30
 MOST_DEATHS = 20  # of spare replicas, one after the other
 ORDER_BYTES = 256 * 1024
 DROP_S = 5.0  # for a body that nobody reads
@@ -724,6 +725,8 @@ def zygote(words, count):
     tell(channel, "ready")
     deaths = 0
     spares = set()  # of each a pipe that says when it took an order
+    orders = select.poll()
+    orders.register(channel, select.POLLIN)
     while deaths < MOST_DEATHS:
         while len(spares) < count:
             taken, take = os.pipe()
@@ -742,6 +745,7 @@ def zygote(words, count):
                     os._exit(0)
             os.close(fd)
             spares.discard(fd)
+        orders.poll(QUIET_MS)  # who was just born shall have the processor, unless another waits
     os._exit(1)
 
 
