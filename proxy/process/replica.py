@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import struct
-from _socket import CMSG_SPACE, SCM_CREDENTIALS, SCM_RIGHTS, SO_PASSCRED, SOL_SOCKET, socket
+from _socket import CMSG_SPACE, SCM_CREDENTIALS, SCM_RIGHTS, SOL_SOCKET, socket
 from array import array
 from typing import Any
 
@@ -58,7 +58,6 @@ class Zygote(Replica):
         self.state: dict[str, str] | None = None
         self.unborn: dict[str, tuple[list[int], str] | None] = {}
         channel.setblocking(False)
-        channel.setsockopt(SOL_SOCKET, SO_PASSCRED, 1)
 
     def read(self) -> tuple[bytes, int]:
         """(what was said, pid of who said it by the kernel's word); b"": it is over. Raises

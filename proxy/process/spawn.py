@@ -10,7 +10,7 @@ import fcntl
 import os
 import resource
 import signal
-from _socket import AF_UNIX, SOCK_SEQPACKET, socketpair
+from _socket import AF_UNIX, SO_PASSCRED, SOCK_SEQPACKET, SOL_SOCKET, socketpair
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def spawn(order: dict[str, Any], group_fd: int = -1) -> tuple[int, list[int], so
             theirs.append(write_end)
         if order.get("zygote"):
             channel, far = socketpair(AF_UNIX, SOCK_SEQPACKET)
+            channel.setsockopt(SOL_SOCKET, SO_PASSCRED, 1)  # before anything can be said
             theirs.append(far.detach())
         pid = os.fork()
         if pid == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -61,9 +62,10 @@ def zygotes(it: Gateway) -> list[int]:
     """The processes that were started as zygotes, spares and replicas of theirs left out."""
     found = []
     for pid in descendants(it.process.pid):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if b"zygote" in words and os.getsid(pid) == pid and not is_replica(pid):
-            found.append(pid)
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"zygote" in words and os.getsid(pid) == pid and not is_replica(pid):
+                found.append(pid)
     return found
 
 
