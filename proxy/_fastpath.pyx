@@ -60,7 +60,7 @@ from proxy.functions._waiting cimport (
 )
 from proxy.limits._admit cimport LimitSettings, check_reqs, give_conns, take_conns
 from proxy.observe._counters cimport Block, Counters, count, count_request
-from proxy.observe._log cimport write_logs
+from proxy.observe._log cimport write_logs, write_sub_logs
 from proxy.routing._function_routes cimport FunctionRoutes, find_function
 from proxy.routing._locations cimport AT_LOCATION, AT_REDIRECT, AT_SERVER, Tree, find_location
 from proxy.routing._names cimport Names, find_server, read_host

@@ -171,9 +171,9 @@ class Plan:
         server.underscores = block.get("underscores_in_headers")
         server.max_fields = min(block.get("max_headers") or 1000, 1024)
         count, size = block.get("large_client_header_buffers")
-        server.line_bytes = size
-        server.head_bytes = count * size
-        server.first_bytes = block.get("client_header_buffer_size")
+        first = block.get("client_header_buffer_size")  # nginx begins a head in this one
+        server.line_bytes = max(first, size)
+        server.head_bytes = first + count * size
         server.head_timeout_ms = block.get("client_header_timeout")
         server.tls = tls.freeze_server(block)
         server.locations = build_tree(block, lambda inner: self.freeze_location(inner, server))
@@ -208,11 +208,11 @@ class Plan:
         location.is_exact = key is not None and key.modifier == "="
         if location.is_named:
             self.named.setdefault(server.number, {})[location.name] = location
+        self.freeze_handler(location, block)  # before what is inside and takes it over
         freeze_client(location, block)
         self.freeze_content(location, block)
         self.freeze_filters(location, block)
         self.freeze_telling(location, block)
-        self.freeze_handler(location, block)
         if block.name != "server":
             location.rewrite = compile_rewrite(block, lambda it: self.freeze_if(it, location))
         return location
@@ -347,7 +347,6 @@ def freeze_client(location: Location, block: Block) -> None:
     location.reset_timedout = get("reset_timedout_connection")
     location.satisfy_any = get("satisfy") == "any"
     location.body_in_file = IN_FILE[get("client_body_in_file_only")]
-    location.body_single = get("client_body_in_single_buffer")
     for name in ("limit_rate", "limit_rate_after"):
         rate = get(name)
         if isinstance(rate, str):

@@ -195,20 +195,30 @@ cdef class H1Stream(Stream):
 
     cdef int64_t allowance(self, Request r) noexcept:
         """nginx's limit_rate: rate times the seconds that have begun, and limit_rate_after."""
-        cdef uint64_t begun_s
         cdef int64_t room
-        cdef int64_t free
         if r.limit_rate == 0:
             return <int64_t>1 << 62
         if r.pacer is not None:
             return 0
-        begun_s = (clock.now_ms - r.start_ms) // 1000 + 1
-        free = <int64_t>r.limit_rate_after
-        room = <int64_t>(r.limit_rate * begun_s) - (r.sent_body - free)
+        room = rate_room(r)
         if room > 0:
             return room
         self.hold_back(r, <uint64_t>(-room) * 1000 // r.limit_rate + 1)
         return 0
+
+    cdef bint is_ahead(self, Request r) noexcept:
+        """Was more sent than is due? Then the pacer goes on when it is: the head of an answer
+        counts too, even of one without a body."""
+        cdef int64_t room
+        if r.limit_rate == 0:
+            return False
+        if r.pacer is not None:
+            return True
+        room = rate_room(r)
+        if room >= 0:
+            return False
+        self.hold_back(r, <uint64_t>(-room) * 1000 // r.limit_rate + 1)
+        return True
 
     cdef void hold_back(self, Request r, uint64_t wait_ms) noexcept:
         cdef Pacer pacer = Pacer.__new__(Pacer)
@@ -232,6 +242,9 @@ cdef class ClientH1(Link):
     cdef uint8_t is_unannounced   # its PROXY header did not come whole yet
     cdef uint8_t was_silent       # cut by a timeout: close without lingering
     cdef uint8_t is_interim_sent
+    cdef uint8_t is_pipelined     # the next request was here before the last was answered
+    cdef const char* behind       # while a head is acted on: what came in the same read
+    cdef uint32_t behind_n
     cdef char* held
     cdef uint32_t held_n
     cdef uint32_t held_cap
@@ -241,7 +254,6 @@ cdef class ClientH1(Link):
     cdef uint64_t linger_end_ms
     cdef uint32_t linger_ms
     cdef uint64_t idle_since_ms
-    cdef uint64_t unsent          # bytes that waited for the socket when send_timeout began
     cdef uint32_t keepalive_ms    # of the location that answered last
     cdef UpstreamH1 tunnel
 
@@ -369,6 +381,8 @@ cdef class ClientH1(Link):
         if self.state == C_LINGER:
             self.linger_on()
             return
+        if self.state == C_IDLE and self.r is None:
+            self.is_pipelined = False
         if self.state == C_TUNNEL:
             self.to_tunnel(p, n)
             return
@@ -483,7 +497,10 @@ cdef class ClientH1(Link):
         r.head.base = p
         r.received_head = size
         self.client.requests += 1
+        self.behind = p + size
+        self.behind_n = n - <uint32_t>size
         self.start(r)
+        self.behind_n = 0
         return size
 
     cdef void begin_wait(self) noexcept:
@@ -499,6 +516,7 @@ cdef class ClientH1(Link):
         r.client = self.client
         self.client.address = self.client.peer   # realip's held for one request
         r.id = self.client.serial
+        r.is_pipelined = self.is_pipelined
         self.w.stats.requests += 1
         self.w.stats.waiting -= 1
         self.w.stats.reading += 1
@@ -588,6 +606,25 @@ cdef class ClientH1(Link):
                 break
         return <int>used
 
+    cdef bint has_bad_chunk(self) noexcept:
+        """Is what is here of a body that nobody wants chunked wrongly? It is looked at, not
+        taken."""
+        cdef Chunked probe = self.chunked[0]
+        cdef const char* p = self.behind if self.is_feeding else self.held
+        cdef uint32_t n = self.behind_n if self.is_feeding else self.held_n
+        cdef uint32_t got
+        cdef Str piece
+        cdef int found
+        while n:
+            found = read_chunked(&probe, p, n, &got, &piece)
+            if found < 0:
+                return True
+            if found != CHUNK_PIECE:
+                break
+            p += got
+            n -= got
+        return False
+
     cdef void end_body(self) noexcept:
         cdef Request r = self.r
         self.chunked = NULL
@@ -644,9 +681,14 @@ cdef class ClientH1(Link):
         cdef uint32_t linger_ms = here.lingering_timeout_ms if here is not None else 5000
         cdef uint8_t lingering = here.lingering_close if here is not None else 1
         cdef uint32_t linger_time_ms = here.lingering_time_ms if here is not None else 30000
+        cdef bint is_reset = (here is not None and here.reset_timedout and r.status == 444
+                              and not r.is_head_sent)
         self.w.free_request(r)
         self.r = None
         if self.is_closing:
+            return
+        if is_reset:                             # nginx: reset_timedout_connection is for 444 too
+            self.abort()
             return
         if self.is_ended and self.held_n == 0:
             keep = False
@@ -655,10 +697,10 @@ cdef class ClientH1(Link):
         if keep and is_body_done:
             self.go_idle()
             return
+        self.linger_ms = linger_ms
+        self.linger_end_ms = clock.now_ms + linger_time_ms
         if keep:
             self.state = C_DISCARD
-            self.linger_ms = linger_ms
-            self.linger_end_ms = clock.now_ms + linger_time_ms
             self.linger_on()
             self.unpause()
             self.run_held()
@@ -668,8 +710,6 @@ cdef class ClientH1(Link):
                 or self.is_feeding):
             # close(2) with bytes unread would reset the answer away (RFC 9112 §9.6)
             self.state = C_LINGER
-            self.linger_ms = linger_ms
-            self.linger_end_ms = clock.now_ms + linger_time_ms
             self.shut()
             self.linger_on()
             self.unpause()
@@ -686,6 +726,7 @@ cdef class ClientH1(Link):
     cdef void go_idle(self) noexcept:
         """Wait for the next request, or go on with one that is here already."""
         self.state = C_IDLE
+        self.is_pipelined = self.is_feeding or self.held_n
         self.chunked = NULL
         self.idle_since_ms = clock.now_ms
         set_deadline(self.w.wheel, self, clock.now_ms + (
@@ -724,6 +765,15 @@ cdef class ClientH1(Link):
         else:
             self.close()
 
+    cdef void end_timedout(self, bint is_reset) noexcept:
+        """It timed out. What the kernel holds still goes out, unless the conf wants a reset."""
+        if is_reset:
+            self.abort()
+        elif self.is_blocked:
+            self.let_go()
+        else:
+            self.close()
+
     # ---------------------------------------------------------------- tunnel
 
     cdef void to_tunnel(self, const char* p, uint32_t n) noexcept:
@@ -733,6 +783,9 @@ cdef class ClientH1(Link):
         if u.write(p, n, NULL, 0) == 1:
             self.pause()
         u.on_tunnel_traffic()
+
+    cdef void end_tunnel_timedout(self) noexcept:
+        self.end_timedout(self.r is not None and self.r.location.reset_timedout)
 
     # ---------------------------------------------------------------- what the loop tells
 
@@ -802,12 +855,8 @@ cdef class ClientH1(Link):
 
     cdef void time_sending(self, Request r) noexcept:
         """send_timeout begins: something waits for the socket."""
-        self.unsent = self.rest.n if self.rest != NULL else 0
+        self.look_unsent()
         set_deadline(self.w.wheel, self, clock.now_ms + r.location.send_timeout_ms)
-
-    cdef bint is_taking(self) noexcept:
-        """It is slow, but took something since send_timeout began."""
-        return self.rest != NULL and self.rest.n < self.unsent
 
     cdef bint is_spliced_full(self, Request r) noexcept:
         cdef Splice s = None if r.call is None else (<UpstreamH1>r.call).splice
@@ -815,22 +864,32 @@ cdef class ClientH1(Link):
 
     cdef void on_deadline(self) noexcept:
         cdef Request r = self.r
+        cdef bint is_reset = r is not None and r.location is not None and r.location.reset_timedout
+        cdef bint is_stuck
         if self.is_closing:                      # what was written is still not taken
             self.abort()
         elif self.state == C_BUSY and r is not None:
+            is_stuck = self.is_blocked or self.is_spliced_full(r)
+            if is_stuck and self.has_moved():
+                # slowly, but it takes something: the limit is for taking nothing
+                self.time_sending(r)
+                return
             self.was_silent = True
-            if not r.is_body_done and not r.is_head_sent and not self.is_blocked:
+            if is_stuck:
+                r.fault = SEND_TIMEOUT
+                # a FIN would complete a body that ends with the connection
+                is_reset |= r.is_head_sent and r.out_kind == BODY_UNTIL_CLOSE
+                self.w.on_client_gone(r)
+                self.end_timedout(is_reset)
+            elif not r.is_body_done and not r.is_head_sent and not is_reset:
                 r.keep_alive = False
                 self.w.fail(r, BODY_TIMEOUT)
-            elif self.is_blocked and self.is_taking():
-                self.time_sending(r)
-            elif self.is_blocked or self.is_spliced_full(r):
-                r.fault = SEND_TIMEOUT
-                self.w.on_client_gone(r)
-                self.abort()
             elif not r.is_body_done:
+                if not r.is_head_sent:
+                    report_fault(r, BODY_TIMEOUT)
+                    r.told_status = 408
                 self.w.on_client_gone(r)
-                self.close()
+                self.end_timedout(is_reset)
         elif self.state == C_LINGER or self.state == C_DISCARD:
             self.close()
         elif self.state == C_TUNNEL:
@@ -838,11 +897,12 @@ cdef class ClientH1(Link):
         else:
             if r is not None and self.held_n:
                 self.was_silent = True
+                is_reset = (<Location>self.listener.default_server.settings).reset_timedout
                 self.refuse_silently(r)
-            if self.w.is_quitting and self.r is None and self.client.requests:
+            if self.w.is_quitting and self.r is None and self.client.requests and not is_reset:
                 self.part()
             else:
-                self.close()
+                self.end_timedout(is_reset)
         self.w.settle()
 
     cdef void refuse_silently(self, Request r) noexcept:

@@ -1,5 +1,12 @@
 # limit_rate and proxy_limit_rate: how much may go now, and who waits until more may.
 
+cdef inline int64_t rate_room(Request r) noexcept:
+    """Bytes that may go by now; negative: so many were too early."""
+    cdef uint64_t begun_s = (clock.now_ms - r.start_ms) // 1000 + 1
+    return <int64_t>(r.limit_rate * begun_s) - (
+        r.sent_head + r.sent_body - <int64_t>r.limit_rate_after)
+
+
 cdef void take_rate(Request r) noexcept:
     """limit_rate of the location, where nothing said another before."""
     cdef Location here = r.location

@@ -196,7 +196,7 @@ cdef class Splice(Diversion):
             if not is_full:
                 self.c.node.deadline_ms = 0
             elif is_news:
-                set_deadline(self.w.wheel, self.c, clock.now_ms + here.send_timeout_ms)
+                self.c.time_sending(self.r)
         elif is_full:
             self.c.node.deadline_ms = 0
             if is_news:

@@ -112,6 +112,7 @@ cdef void end_sub(Worker w, Request sub) noexcept:
             parent.subs.remove(sub)
         except ValueError:
             pass
+    write_sub_logs(sub)
     waiter.on_sub(sub)
     drop_subs(sub)
     if sub.asked != NULL:

@@ -537,9 +537,14 @@ cdef class UpstreamH1(Link):
         elif self.state == U_IDLE:
             self.drop()
         elif self.state == U_TUNNEL:
-            if self.tunnel is not None:
-                self.tunnel.close()
-            self.close()
+            if (self.is_blocked and self.has_moved()
+                    or self.tunnel is not None and self.tunnel.is_blocked
+                    and self.tunnel.has_moved()):
+                self.on_tunnel_traffic()         # slowly, but something is taken
+            else:
+                if self.tunnel is not None:
+                    self.tunnel.end_tunnel_timedout()
+                self.close()
         elif self.r is not None:
             # it waits for the client, whose time limit runs: no fault of the peer
             if self.splice is None and (self.is_paused or self.state == U_HEAD and (
@@ -549,6 +554,8 @@ cdef class UpstreamH1(Link):
                 set_deadline(self.w.wheel, self, due(self, self.read_ms))
             elif self.until_ms and clock.now_ms >= self.until_ms:
                 self.lose(FUNCTION_TIMEOUT)
+            elif self.is_blocked and self.has_moved():
+                set_deadline(self.w.wheel, self, due(self, self.s.send_ms))
             else:
                 self.lose(UPSTREAM_SEND_TIMEOUT if self.is_blocked or (
                     self.splice is not None and self.splice.is_full) else UPSTREAM_READ_TIMEOUT)

@@ -403,6 +403,12 @@ cdef class Worker(Conductor):
     cdef void answer(self, Request r) noexcept:
         """An answer of ours: head, then its text or its source."""
         cdef int rc
+        if r.body_kind == BODY_CHUNKED and r.status < 300 and not r.is_body_done and (
+                not r.is_body_read and r.parent is None and (<H1Stream>r.stream).conn.has_bad_chunk()):
+            r.is_body_done = True
+            r.keep_alive = False
+            self.fail(r, BAD_CHUNK)
+            return
         r.is_answer_ours = True
         if r.error_status:
             r.status = r.error_status
@@ -438,13 +444,34 @@ cdef class Worker(Conductor):
                 r.stream.flush(r)
                 r.stream.abort(r)
                 return
+        elif r.text.n and r.limit_rate and not r.is_header_only:
+            rc = self.send_paced(r)
+            if rc == BLOCKED:
+                return
+            if rc < 0:
+                r.stream.abort(r)
+                return
         elif r.text.n:
             put_body(r, r.text.p, r.text.n)
         self.finish(r)
 
+    cdef int send_paced(self, Request r) noexcept:
+        """A text at limit_rate: what is not due yet waits. 0, BLOCKED or a fault."""
+        cdef Spool q = new_spool(r.text.n, 0, None, False)
+        cdef int rc = q.put(r.text.p, r.text.n)
+        if rc < 0:
+            return rc
+        r.waiting = q
+        r.is_answer_read = True                  # once it is sent, the answer is whole
+        return self.send_waiting(r)
+
     cdef void finish(self, Request r) noexcept:
         """The answer is whole on our side; it is told when the client's side took it."""
         cdef int rc
+        if r.limit_rate and not r.is_done and r.parent is None and (
+                (<H1Stream>r.stream).is_ahead(r)):
+            r.is_answer_read = True              # the pacer comes back here
+            return
         if not r.is_done:
             if r.filters is not None and not r.is_header_only:
                 rc = (<BodyFilter>r.filters).end(r)

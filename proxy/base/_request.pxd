@@ -117,7 +117,6 @@ cdef class Server:
     cdef public uint32_t max_fields
     cdef public uint32_t line_bytes    # one of large_client_header_buffers
     cdef public uint32_t head_bytes    # all of them
-    cdef public uint32_t first_bytes   # client_header_buffer_size
     cdef public uint32_t head_timeout_ms
     cdef public uint32_t number        # for counters
     cdef public object tls             # engine: context settings, or None
@@ -155,9 +154,7 @@ cdef class Location:
     cdef public bint server_tokens
     cdef public bint reset_timedout
     cdef public bint satisfy_any
-    cdef public bint recursive_errors
     cdef public uint32_t body_in_file  # client_body_in_file_only: 0 off, 1 clean, 2 on
-    cdef public bint body_single       # client_body_in_single_buffer
     cdef public uint64_t limit_rate    # bytes/s, 0 off
     cdef public uint64_t limit_rate_after
     cdef public object limit_rate_text    # variables: Template of a text with variables, or None
@@ -222,6 +219,7 @@ cdef class Request:
     cdef uint8_t uri_in_proxy          # break in rewrite: send uri as rewritten
     cdef uint8_t is_upgraded           # opaque tunnel from here on
     cdef uint8_t is_counted            # among those being answered
+    cdef uint8_t is_pipelined          # it was here before the one before it was answered
     cdef int fault                     # last FaultCode
     # target
     cdef Str target                    # as sent: $request_uri

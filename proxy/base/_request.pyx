@@ -87,7 +87,6 @@ cdef class Server:
         self.max_fields = 1000
         self.line_bytes = 8192
         self.head_bytes = 4 * 8192
-        self.first_bytes = 1024
         self.head_timeout_ms = 60000
 
 
@@ -121,7 +120,7 @@ cdef class Request:
         self.is_parked = self.is_done = self.is_head_sent = self.is_answer_ours = 0
         self.keep_alive = self.is_error_page = self.rewrite_done = self.is_limited = 0
         self.is_head_kept = self.buffer_answer = self.uri_in_proxy = self.is_upgraded = 0
-        self.is_counted = 0
+        self.is_counted = self.is_pipelined = 0
         self.alias_takes_uri = 0
         self.error_status = 0
         self.fault = 0

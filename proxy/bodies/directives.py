@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import proxy.bodies._variables  # noqa: F401  (declares $request_body)
 from proxy.conf.directive import HTTP, LOCATION, SERVER, directive
-from proxy.conf.values import Duration, Enum, Flag, Rest, Size, Word
+from proxy.conf.values import Duration, Enum, Rest, Size, Word
 
 EVERY = HTTP | SERVER | LOCATION
 
@@ -20,5 +20,3 @@ directive("client_body_temp_path", EVERY, Rest(Word()), default="client_body_tem
           doc="Where the temporary files of request bodies are.")
 directive("client_body_in_file_only", EVERY, Enum("off", "clean", "on"), default="off",
           doc="Puts every body into a file: clean removes it afterwards, on leaves it.")
-directive("client_body_in_single_buffer", EVERY, Flag(), default="off",
-          doc="Kept for nginx's sake: a body in memory is always in one piece here.")

@@ -64,6 +64,7 @@ for name, where, reason in (
     ("referer_hash_bucket_size", SERVER | LOCATION, TABLES),
     ("proxy_headers_hash_max_size", EVERY, TABLES),
     ("proxy_headers_hash_bucket_size", EVERY, TABLES),
+    ("client_body_in_single_buffer", EVERY, "a body in memory is always in one piece"),
     ("msie_padding", EVERY, "no browser in use needs it"),
     ("msie_refresh", EVERY, "no browser in use needs it"),
 ):

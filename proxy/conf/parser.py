@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from proxy.conf.directive import DIRECTIVES, MAIN, find
+from proxy.conf.directive import DIRECTIVES, FUNCTION, MAIN, find
 from proxy.conf.inherit import Block, Statement
 from proxy.conf.lexer import Token, statements
 from proxy.conf.report import COMMAND_LINE, ConfError, nearest
@@ -150,10 +150,12 @@ def _close(root: Block) -> None:
 
 
 def _unknown(name: str, where: int) -> str:
-    if name in DIRECTIVES:
-        return f'"{name}" directive is not allowed here'
     from proxy.conf.known import KNOWN
 
+    # a function's word may be another thing in nginx (`mirror`)
+    is_ours = all(it.where == FUNCTION for it in DIRECTIVES.get(name, ()))
+    if name in DIRECTIVES and not (is_ours and name in KNOWN):
+        return f'"{name}" directive is not allowed here'
     if name in KNOWN:
         return f'"{name}" directive is known to nginx, not supported by Headrace'
     here = [known for known in DIRECTIVES if find(known, where) is not None]

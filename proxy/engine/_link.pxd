@@ -44,6 +44,7 @@ cdef class Link(Watched):
     cdef uint8_t is_closing       # close or abort was called, or it broke
     cdef uint8_t is_ended         # the peer sent FIN
     cdef uint8_t is_shut          # we sent FIN, or will behind `rest`
+    cdef size_t unsent            # bytes that the peer had not taken when last looked at
 
     cdef int open(self, int fd) noexcept
     cdef int open_dialing(self, int fd) noexcept
@@ -59,6 +60,9 @@ cdef class Link(Watched):
     cdef void unpause(self) noexcept
     cdef void close(self) noexcept
     cdef void abort(self) noexcept
+    cdef void let_go(self) noexcept
+    cdef size_t look_unsent(self) noexcept
+    cdef bint has_moved(self) noexcept
     cdef void shut(self) noexcept
     cdef void on_bytes(self, uint32_t n) noexcept
     cdef void on_dialed(self, int error) noexcept

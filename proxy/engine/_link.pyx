@@ -9,6 +9,15 @@ from proxy.engine._watch cimport FAILED, READABLE, WRITABLE
 
 cdef enum:
     SEAL_BYTES = 128 * 1024   # sealed at a time
+    LEAST_MOVED = 4096        # bytes that count as progress of a slow reader
+
+
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int, unsigned long, ...)
+
+cdef extern from "<linux/sockios.h>" nogil:
+    enum:
+        SIOCOUTQ
 
 read_buffer = <char*>malloc(READ_BYTES)      # pages nobody touches cost nothing
 if read_buffer == NULL:
@@ -171,6 +180,7 @@ cdef class Link(Watched):
         rest.n += n + m
         self.is_blocked = True
         self.watch(self.mask | WRITABLE)
+        self.look_unsent()
         return 1
 
     cdef int send_rest(self) noexcept:
@@ -190,6 +200,20 @@ cdef class Link(Watched):
         self.is_blocked = False
         self.watch(self.mask & ~WRITABLE)
         return 0
+
+    cdef size_t look_unsent(self) noexcept:
+        """Bytes that wait in `rest` and in the kernel; kept in `unsent`."""
+        cdef int queued = 0
+        if self.fd >= 0:
+            ioctl(self.fd, SIOCOUTQ, &queued)
+        self.unsent = <size_t>queued + (self.rest.n if self.rest != NULL else 0)
+        return self.unsent
+
+    cdef bint has_moved(self) noexcept:
+        """Did the peer take anything worth while since `unsent` was looked at? One write may
+        wait long for a slow reader; one that reads byte by byte only to stay is no reader."""
+        cdef size_t before = self.unsent
+        return self.look_unsent() + LEAST_MOVED <= before
 
     # ---------------------------------------------------------------- in
 
@@ -278,6 +302,12 @@ cdef class Link(Watched):
             hard.l_onoff = 1
             hard.l_linger = 0
             setsockopt(self.fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(linger))
+            self.let_go()
+
+    cdef void let_go(self) noexcept:
+        """At once, but what the kernel took already still goes out."""
+        self.is_closing = True
+        if self.fd >= 0:
             self.close_watch()
 
     cdef void shut(self) noexcept:

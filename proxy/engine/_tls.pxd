@@ -40,6 +40,7 @@ cdef class Tls:
     cdef size_t in_n
     cdef Door door                    # None: we are the client
     cdef Context context
+    cdef size_t record_bytes          # plain bytes of one of our records
     cdef public object server         # what SNI chose, None: nothing
     cdef ServerTls server_tls         # of the server that rules the handshake
     cdef Session session              # a new one came (as a client)

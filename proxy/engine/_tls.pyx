@@ -6,11 +6,10 @@ from libc.string cimport memcpy
 
 from proxy.base._told cimport R_ALERT, tell_error
 from proxy.engine._openssl cimport *
-from proxy.engine._tls_context cimport ssl_index, why
+from proxy.engine._tls_context cimport RECORD_BYTES, ssl_index, why
 
 
 cdef enum:
-    RECORD_BYTES = 16384      # the most plain bytes of a record (RFC 8446 §5.1)
     SEALED_FIRST = 64 * 1024
 
 plain = <char*>malloc(PLAIN_BYTES)    # pages nobody touches cost nothing
@@ -114,6 +113,7 @@ cdef int choose(Tls tls, bytes name) noexcept:
             return -1
     if chosen is not None:
         tls.server_tls = chosen
+        tls.record_bytes = chosen.record_bytes
     if tls.server_tls.rejects:
         tls.is_rejected = True
         return -1
@@ -200,12 +200,13 @@ cdef class Tls:
     cdef int seal(self, const char* p, size_t n, const char* q, size_t m) noexcept:
         """Encrypt p, then q. 0, or -1. Give at most 256 KiB at a time."""
         cdef size_t k
+        cdef size_t most = self.record_bytes
         if self.is_broken or self.is_finished:
             return -1
         ERR_clear_error()
-        while n and m and n < RECORD_BYTES:      # a head and a body share records
+        while n and m and n < most:      # a head and a body share records
             memcpy(joined, p, n)
-            k = RECORD_BYTES - n
+            k = most - n
             if k > m:
                 k = m
             memcpy(joined + n, q, k)
@@ -216,14 +217,14 @@ cdef class Tls:
             q += k
             m -= k
         while n:
-            k = n if n < RECORD_BYTES else RECORD_BYTES
+            k = n if n < most else most
             if SSL_write(self.ssl, p, <int>k) <= 0:
                 self.is_broken = True
                 return -1
             p += k
             n -= k
         while m:
-            k = m if m < RECORD_BYTES else RECORD_BYTES
+            k = m if m < most else most
             if SSL_write(self.ssl, q, <int>k) <= 0:
                 self.is_broken = True
                 return -1
@@ -291,6 +292,7 @@ cdef Tls begin(Context context):
     SSL_set_bio(tls.ssl, bio, bio)
     SSL_set_ex_data(tls.ssl, ssl_index, <void*>tls)
     tls.context = context
+    tls.record_bytes = RECORD_BYTES
     return tls
 
 
@@ -300,6 +302,7 @@ cdef Tls begin_server(Door door):
     cdef Tls tls = begin(context)
     tls.door = door
     tls.server_tls = door.default_tls
+    tls.record_bytes = door.default_tls.record_bytes
     SSL_set_accept_state(tls.ssl)
     return tls
 

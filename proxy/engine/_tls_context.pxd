@@ -8,6 +8,7 @@ from proxy.engine._sessions cimport SessionCache
 
 cdef enum:
     MAX_TICKET_KEYS = 8
+    RECORD_BYTES = 16384      # the most plain bytes of a record (RFC 8446 §5.1)
 
 
 cdef struct TicketKey:
@@ -33,6 +34,7 @@ cdef class Context:
 cdef class ServerTls:
     """What a server block says of TLS; hangs on Server.tls."""
     cdef public Context context       # None: the default server's is used
+    cdef public size_t record_bytes   # ssl_buffer_size; RECORD_BYTES at most
     cdef public int verify            # 0 off, 1 on, 2 optional, 3 optional_no_ca
     cdef public bint rejects          # ssl_reject_handshake
     cdef public object rules          # equal where client certificates are verified alike

@@ -443,4 +443,5 @@ cdef bytes one_line(X509_NAME* name):
 
 @final
 cdef class ServerTls:
-    pass
+    def __init__(self):
+        self.record_bytes = RECORD_BYTES

@@ -49,7 +49,7 @@ def read_keepalive_timeout(args: list[Token], _block: Block) -> tuple[int, int]:
 directive("client_header_timeout", HTTP | SERVER, Duration(), default="60s",
           doc="How long a client may take to send the whole head of a request.")
 directive("client_header_buffer_size", HTTP | SERVER, Size(), default="1k",
-          doc="The memory that a head begins in; kept for nginx's sake, the read buffer is shared.")
+          doc="One more buffer of a head, and the longest line if it is the largest.")
 directive("large_client_header_buffers", HTTP | SERVER, Int(), Size(), default="4 8k",
           doc="Number and size of buffers: one bounds a line of a head, all of them the head.")
 directive("max_headers", HTTP | SERVER, Int(), default="1000",
@@ -68,7 +68,7 @@ directive("keepalive_time", EVERY, Duration(), default="1h",
 directive("keepalive_disable", EVERY, Rest(Enum("none", "msie6", "safari")), default="msie6",
           doc="Browsers whose connections are not kept.")
 directive("send_timeout", EVERY, Duration(), default="60s",
-          doc="How long a client may take nothing of an answer.")
+          doc="How long a client may take nothing, or next to nothing, of an answer.")
 directive("lingering_close", EVERY, Enum("off", "on", "always"), default="on",
           doc="Reads on after the last answer, so that it is not reset away.")
 directive("lingering_time", EVERY, Duration(), default="30s",

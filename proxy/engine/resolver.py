@@ -309,7 +309,7 @@ def _read_message(data: bytes, query: Message) -> Message | None:
 
     reply: Message | None
     try:
-        reply = dns.message.from_wire(data, ignore_trailing=True)
+        reply = dns.message.from_wire(data, one_rr_per_rrset=True, ignore_trailing=True)
     except (dns.exception.DNSException, ValueError, IndexError):
         reply = _cut(data)
     if reply is None or reply.id != query.id or not reply.flags & dns.flags.QR:
@@ -344,15 +344,18 @@ def _read_reply(reply: Message, name: str, kind: str) -> tuple[list[str], str, f
     ttl = float(MAX_TTL_S)
     for _ in range(MAX_CHAIN):
         alias = None
-        for rrset in reply.answer:
+        addresses = []
+        for rrset in reply.answer:  # one record each: an address that comes twice counts twice
             if rrset.name != at or not len(rrset):
                 continue
             if rrset.rdtype == wanted:
-                addresses = [str(record.address) for record in rrset]
-                return addresses, at.to_text(), min(ttl, rrset.ttl)
-            if rrset.rdtype == dns.rdatatype.CNAME:
+                addresses.append(str(rrset[0].address))
+                ttl = min(ttl, rrset.ttl)
+            elif rrset.rdtype == dns.rdatatype.CNAME:
                 alias = rrset[0].target
                 ttl = min(ttl, rrset.ttl)
+        if addresses:
+            return addresses, at.to_text(), ttl
         if alias is None:
             break
         at = alias

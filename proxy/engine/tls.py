@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 BOTH = HTTP | SERVER
 VERIFY = {"off": 0, "on": 1, "optional": 2, "optional_no_ca": 3}
+RECORD_LEAST, RECORD_MOST = 512, 16384  # bytes (RFC 6066 §4, RFC 8446 §5.1)
 SESSION_LEAST = 8 * 4096  # bytes of a shared cache
 CACHE_ZONE = "ssl_session_cache "  # and its name
 SESSION_BUILTIN = 20480  # OpenSSL's own default
@@ -134,7 +135,7 @@ directive("ssl_session_ticket_key", BOTH, Word(), many=True,
           doc="A file of 48 or 80 random bytes that seals tickets; those after the first only "
               "open them. Without one they are sealed with keys that change by themselves.")
 directive("ssl_buffer_size", BOTH, Size(), default="16k",
-          doc="Kept for nginx's sake: an answer is sealed in records of up to 16k.")
+          doc="How much of an answer goes into one record; a record holds 512 bytes to 16k.")
 directive("ssl_verify_client", BOTH, Enum("off", "on", "optional", "optional_no_ca"),
           default="off", doc="Asks clients for a certificate and verifies it.")
 directive("ssl_verify_depth", BOTH, Int(), default="1",
@@ -247,6 +248,7 @@ def freeze_server(block: Block) -> ServerTls:
     server = ServerTls()
     server.verify = VERIFY[get("ssl_verify_client")]
     server.rejects = get("ssl_reject_handshake")
+    server.record_bytes = min(max(get("ssl_buffer_size"), RECORD_LEAST), RECORD_MOST)
     certificates, keys = get("ssl_certificate"), get("ssl_certificate_key")
     server.rules = None
     if not certificates and not server.rejects:

@@ -33,9 +33,12 @@ cdef class LogSettings:
     cdef public list logs             # AccessLog, in order
     cdef public list errors           # ErrorFile each, or None: the worker's
     cdef public int error_level       # the most talkative of them
+    cdef public bint tells_subs       # log_subrequest
     cdef public object root           # Template: must exist where a log's path has variables
     cdef public object path_cache     # open_log_file_cache, or None
 
 
 # Write the access logs of a request that is over.
 cdef void write_logs(Request r) noexcept
+# The same of a sub-request, if its location tells of them.
+cdef void write_sub_logs(Request r) noexcept

@@ -253,6 +253,12 @@ cdef void write_logs(Request r) noexcept:
             write_to_path(s, a, r)
 
 
+cdef void write_sub_logs(Request r) noexcept:
+    if r.location is not None and r.location.logs is not None and (
+            (<LogSettings>r.location.logs).tells_subs):
+        write_logs(r)
+
+
 cdef void write_to_path(LogSettings s, AccessLog a, Request r) noexcept:
     """A path with variables is opened for each line, unless open_log_file_cache keeps it."""
     cdef Str value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from proxy.conf.directive import HTTP, LIMIT_EXCEPT, LOCATION, LOCATION_IF, SERVER, directive
 from proxy.conf.report import ConfError
-from proxy.conf.values import Word, read_int, read_ms, read_seconds, read_size
+from proxy.conf.values import Flag, Word, read_int, read_ms, read_seconds, read_size
 from proxy.observe.path_cache import PathCacheSettings
 
 if TYPE_CHECKING:
@@ -173,6 +173,10 @@ directive(
     "open_log_file_cache", EVERY, read=read_path_cache, least=1, most=4,
     syntax="max=N [inactive=time] [valid=time] [min_uses=N] | off",
     doc="Keeps logs open whose path has variables.",
+)  # fmt: skip
+directive(
+    "log_subrequest", EVERY, Flag(), default="off",
+    doc="Writes sub-requests into the access log too.",
 )  # fmt: skip
 directive(
     "metrics", LOCATION, inherit=False, many=True,

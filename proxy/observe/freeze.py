@@ -41,10 +41,12 @@ class Logs:
         """The logs of a location; one object serves all that say the same. Raises ConfError."""
         lines, errors = block.get("access_log"), block.get("error_log")
         cache, root = block.get("open_log_file_cache"), self.root_of(block)
-        key = (id(lines), id(errors), id(cache), id(root))
+        tells_subs = block.get("log_subrequest")
+        key = (id(lines), id(errors), id(cache), id(root), tells_subs)
         if key in self.frozen:
             return self.frozen[key]
         settings = self.frozen[key] = LogSettings()
+        settings.tells_subs = tells_subs
         self.kept += (lines, errors, cache, root)
         if not any(line.path is None for line in lines):
             for line in lines or [DEFAULT]:

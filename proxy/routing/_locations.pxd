@@ -17,7 +17,6 @@ cdef class Tree:
     # One level: the locations directly inside a server or inside another location.
     cdef readonly object settings       # opaque: of the server or location that holds this level
     cdef readonly bytes name            # location: its argument without the modifier
-    cdef readonly bytes escaped_name    # what an AT_REDIRECT answer puts into Location
     cdef readonly bint is_noregex       # ^~
     cdef Radix exact                    # name -> Tree
     cdef Radix prefixes                 # name -> Tree

@@ -23,10 +23,9 @@ cdef enum Search:
 cdef class Tree:
     """A server or a location, and the locations directly inside it."""
 
-    def __init__(self, settings, bytes name=b"", bytes escaped_name=b"", bint is_noregex=False):
+    def __init__(self, settings, bytes name=b"", bint is_noregex=False):
         self.settings = settings
         self.name = name
-        self.escaped_name = escaped_name
         self.is_noregex = is_noregex
         self.exact = Radix()
         self.prefixes = Radix()

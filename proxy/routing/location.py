@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from proxy.base._escape import escape
 from proxy.base._pcre import Pattern, PatternError
 from proxy.conf.report import ConfError
 from proxy.routing._locations import Tree
@@ -45,10 +44,7 @@ def add_hidden(tree: Tree, block: Block, settings_of: Callable[[Block], Any]) ->
     for location in block.find("location"):
         name = location.value.pattern.encode()
         inner = Tree(
-            settings_of(location),
-            name,
-            escape(name),
-            is_noregex=location.value.modifier == "^~",
+            settings_of(location), name, is_noregex=location.value.modifier == "^~"
         )
         if location.value.modifier == "=":
             tree.add_exact(inner)
@@ -73,12 +69,7 @@ def _fill(
     for location in block.find("location"):
         key = location.value
         name = key.pattern.encode("utf-8", "surrogateescape")
-        inner = Tree(
-            settings_of(location),
-            name,
-            b"" if key.is_regex else escape(name),
-            is_noregex=key.modifier == "^~",
-        )
+        inner = Tree(settings_of(location), name, is_noregex=key.modifier == "^~")
         is_new = True
         if key.is_regex:
             try:

@@ -118,7 +118,6 @@ cdef class Upstream:
     cdef public object sticky          # _sticky.StickyCookie, or None
     cdef dict known                    # sticky_id → Peer, of the generation below
     cdef uint32_t known_generation
-    cdef readonly bint is_implicit     # made by proxy_pass without an upstream block
     cdef Zone zone                     # None: state is private
     cdef ZoneHead* zone_head
     cdef uint32_t row                  # of the zone's ledger

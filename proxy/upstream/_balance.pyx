@@ -185,7 +185,7 @@ cdef class Upstream:
     def __cinit__(self, bytes name not None, peers=(), *, str method="round_robin", key=None,
                   uint32_t keepalive=32, bint keepalive_is_local=True,
                   uint32_t keepalive_requests=1000, uint64_t keepalive_time_ms=3600000,
-                  uint64_t keepalive_timeout_ms=60000, bint is_implicit=False):
+                  uint64_t keepalive_timeout_ms=60000):
         if method not in METHODS:
             raise ValueError(f"unknown balancing method {method!r}")
         self.name = name
@@ -196,7 +196,6 @@ cdef class Upstream:
         self.keepalive_requests = keepalive_requests
         self.keepalive_time_ms = keepalive_time_ms
         self.keepalive_timeout_ms = keepalive_timeout_ms
-        self.is_implicit = is_implicit
         self.peers_ = []
         self.change(peers)
 

@@ -241,7 +241,7 @@ def make_implicit(target: Target, addresses: Iterable[str]) -> Upstream:
     from proxy.upstream._balance import Upstream
 
     peers = make_peers(ServerLine(target.upstream_name, target.endpoint), addresses)
-    return Upstream(target.upstream_name.encode(), peers, keepalive=0, is_implicit=True)
+    return Upstream(target.upstream_name.encode(), peers, keepalive=0)
 
 
 def make_peers(line: ServerLine, addresses: Iterable[str]) -> list[Peer]:

@@ -314,7 +314,7 @@ cdef int get_request_completion(Request r, uint64_t data, Str* out) noexcept:
 
 
 cdef int get_pipe(Request r, uint64_t data, Str* out) noexcept:
-    return tell(out, ".", 1)
+    return tell(out, "p" if r.main.is_pipelined else ".", 1)
 
 
 cdef uint8_t[256] random_bytes    # a call to the kernel for each id would cost more than the id

@@ -290,3 +290,15 @@ def test_it_runs_on_uvloop(server: Callable[..., NameServer]) -> None:
         assert len(loop.run_until_complete(resolver.resolve("big.test"))) == 100
     finally:
         loop.close()
+
+
+def test_an_address_that_comes_twice_is_there_twice(server: Callable[..., NameServer]) -> None:
+    """As for nginx: whoever repeats an address gives it more of the load, and more tries."""
+    names = server()
+    names.add("a.test", "A", "10.0.0.1", "10.0.0.2", "10.0.0.1")
+
+    async def main() -> None:
+        found = await resolver_of(names, has_ipv6=False).resolve("a.test")
+        assert sorted(found) == ["10.0.0.1", "10.0.0.1", "10.0.0.2"]
+
+    asyncio.run(main())

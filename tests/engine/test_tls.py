@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from gateway import Gateway
+from gateway import Gateway, wait_for
 from rawclient import RawClient
 from recorder import Recorder, answer
 
@@ -562,6 +562,7 @@ def test_damaged_handshakes_harm_nobody(headrace: Make, keys: Path) -> None:
     with contextlib.suppress(ssl.SSLWantReadError):
         link.do_handshake()
     hello = outgoing.read()
+    wait_for(gateway.workers)
     before = gateway.workers()
     chance = random.Random(7)
     for at in range(0, len(hello), 3):
@@ -573,3 +574,42 @@ def test_damaged_handshakes_harm_nobody(headrace: Make, keys: Path) -> None:
     with TlsClient(gateway.port) as client:
         assert client.get().status == 204
     assert gateway.workers() == before
+
+
+def records(data: bytes) -> list[int]:
+    """The lengths of the TLS records of a stream (RFC 8446 §5.1)."""
+    found = []
+    while len(data) >= 5:
+        size = int.from_bytes(data[3:5], "big")
+        found.append(size)
+        data = data[5 + size :]
+    return found
+
+
+@pytest.mark.parametrize(("name", "most"), [("a.test", 4096), ("b.test", 16384)])
+def test_ssl_buffer_size_bounds_the_records(
+    headrace: Make, keys: Path, name: str, most: int
+) -> None:
+    gateway = headrace(
+        "server { listen %%PORT%% ssl; server_name a.test; ssl_buffer_size 4k; "
+        f"{use(keys, 'a')} root %%DIR%%; }}"
+        f"server {{ listen %%PORT%% ssl; server_name b.test; {use(keys, 'b')} root %%DIR%%; }}"
+    )
+    (gateway.prefix / "file").write_bytes(b"f" * 200_000)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    link = client_context().wrap_bio(incoming, outgoing, server_hostname=name)
+    came = b""
+    with RawClient(gateway.port) as client:
+        while True:
+            try:
+                link.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                client.send(outgoing.read())
+                incoming.write(client.sock.recv(65536))
+        link.write(f"GET /file HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+        came = client.send(outgoing.read()).read_all()
+    overhead = 256
+    sizes = records(came)
+    assert sum(sizes) > 200_000
+    assert most - overhead < max(sizes) <= most + overhead

@@ -246,3 +246,43 @@ def test_wrong_words_are_refused_with_their_place(tmp_path, text, message):
     assert done.returncode == 1
     assert message in done.stderr
     assert f"{conf}:3" in done.stderr
+
+
+def test_sub_requests_are_logged_where_the_conf_says_so(headrace):
+    gateway = headrace(
+        'log_format u "$uri $status";'
+        + SERVER
+        + """
+        access_log logs/a.log u;
+        location /quiet { auth_request /ask; return 200 a; }
+        location /told { auth_request /ask-told; return 200 b; }
+        location = /ask { return 204; }
+        location = /ask-told { log_subrequest on; return 204; }
+        location /file { auth_request /ask-told; root %%DIR%%; }
+        }"""
+    )
+    (gateway.prefix / "file").write_text("c")
+    with gateway.client() as client:
+        for target in ("/quiet", "/told", "/file"):
+            client.get(target)
+    wait_for(lambda: len(gateway.log("a.log")) >= 2)
+    assert gateway.log("a.log") == ["/quiet 200", "/told 200", "/ask-told 204", "/file 200"]
+
+
+def test_pipe_tells_what_came_with_the_request_before(headrace, upstream):
+    gateway = headrace(
+        'log_format u "$uri $pipe";'
+        + SERVER
+        + f"""
+        access_log logs/a.log u;
+        location / {{ return 200 a; }}
+        location /up {{ proxy_pass http://{upstream.address}; }}
+        }}"""
+    )
+    with gateway.client() as client:
+        client.get("/1")
+        client.send("".join(f"GET {it} HTTP/1.1\r\nHost: a\r\n\r\n" for it in ("/2", "/up", "/4")))
+        assert [client.read().status for _ in range(3)] == [200] * 3
+        client.get("/5")
+    wait_for(lambda: len(gateway.log("a.log")) >= 5)
+    assert gateway.log("a.log") == ["/1 .", "/2 .", "/up p", "/4 p", "/5 ."]

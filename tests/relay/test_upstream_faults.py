@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from rawclient import Closed
 from recorder import Close, Reset
@@ -168,3 +170,106 @@ def test_the_keepalive_race_is_retried_once(headrace, upstreams):
         upstream.answer = [HEAD + CL + b"\r\nhello", None, HEAD + CL + b"\r\nagain"]
         assert client.get("/").body == b"again"
     assert [it.connection for it in upstream.requests] == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [HEAD + CL + b"\r\nhello", HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"],
+    ids=["length", "chunked"],
+)  # fmt: skip
+def test_an_answer_that_ends_with_its_connection_is_not_pooled(headrace, upstreams, said):
+    upstream = upstreams(Close(said))
+    gateway = headrace(
+        f"upstream up {{ server {upstream.address}; keepalive 4; }}\n"
+        + PROXY.format(address="up", more="")
+    )
+    with gateway.client() as client:
+        for _ in range(3):
+            assert client.get("/").body == b"hello"
+    assert upstream.connections == 3
+
+
+@pytest.mark.parametrize(
+    "said", [HEAD + CL + b"\r\nhello!!", b"HTTP/1.1 204 X\r\nContent-Length: 5\r\n\r\nhello"],
+    ids=["too many bytes", "204 with a body"],
+)  # fmt: skip
+def test_what_sent_too_much_is_not_pooled(headrace, upstreams, said):
+    upstream = upstreams(said)
+    gateway = headrace(
+        f"upstream up {{ server {upstream.address}; keepalive 4; }}\n"
+        + PROXY.format(address="up", more="")
+    )
+    with gateway.client() as client:
+        for _ in range(3):
+            assert client.get("/").status in (200, 204)
+    assert upstream.connections == 3
+
+
+def test_a_post_is_not_sent_again_when_a_kept_connection_ends(headrace, upstreams):
+    """RFC 9110 §9.2.2: it may have been acted on."""
+    upstream = upstreams([HEAD + CL + b"\r\nhello", None, HEAD + CL + b"\r\nagain"])
+    gateway = headrace(
+        f"upstream up {{ server {upstream.address}; keepalive 4; }}\n"
+        + PROXY.format(address="up", more="")
+    )
+    with gateway.client() as client:
+        assert client.get("/").body == b"hello"
+        assert client.ask("POST", "/", b"body").status == 502
+    assert [it.method for it in upstream.requests] == ["GET", "POST"]
+
+
+def test_idle_connections_that_the_peer_ends_fail_nobody(headrace, upstreams):
+    upstream = upstreams(HEAD + CL + b"\r\nhello")
+    gateway = headrace(
+        f"upstream up {{ server {upstream.address}; keepalive 4; }}\n"
+        + PROXY.format(address="up", more="")
+    )
+    with gateway.client() as client:
+        for number in range(300):
+            assert client.get("/").body == b"hello"
+            if number % 3 == 0:
+                upstream.drop()
+
+
+@pytest.fixture
+def black_hole():
+    """An address whose connections are never made: the backlog is full, SYNs are dropped."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    fillers = []
+    for _ in range(4):
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex(listener.getsockname())
+        fillers.append(sock)
+    yield f"127.0.0.1:{listener.getsockname()[1]}"
+    for sock in (listener, *fillers):
+        sock.close()
+
+
+def test_a_black_hole_is_504_after_the_connect_timeout(headrace, black_hole):
+    gateway = headrace(PROXY.format(address=black_hole, more="").replace("2s", "500ms"))
+    assert gateway.get("/").status == 504
+
+
+def test_behind_a_black_hole_the_next_peer_answers(headrace, upstreams, black_hole):
+    good = upstreams(HEAD + CL + b"\r\nhello")
+    gateway = headrace(
+        f"upstream up {{ server {black_hole}; server {good.address} backup; }}\n"
+        + PROXY.format(address="up", more="").replace("2s", "500ms")
+    )
+    assert gateway.get("/").body == b"hello"
+
+
+def test_a_unix_socket_with_a_full_backlog_is_502_at_once(headrace, tmp_path):
+    path = str(tmp_path / "up.sock")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(0)
+    filler = socket.socket(socket.AF_UNIX)
+    filler.connect(path)
+    gateway = headrace(PROXY.format(address=f"unix:{path}", more=""))
+    assert gateway.get("/").status == 502
+    filler.close()
+    listener.close()

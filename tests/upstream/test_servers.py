@@ -169,7 +169,6 @@ def test_names_to_follow_begin_empty() -> None:
 def test_an_implicit_upstream_keeps_no_connections() -> None:
     target = read_url("http://one.test:8080/x")
     upstream = make_implicit(target, HOSTS["one.test"][:3])
-    assert upstream.is_implicit
     assert upstream.settings["keepalive"] == 0
     assert upstream.name == b"one.test:8080"
     assert [peer.name for peer in upstream.peers][0] == b"10.0.0.1:8080"
