@@ -6,7 +6,6 @@ starts; `build(model, seat)` makes the one that a worker serves.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import proxy.engine._tls_variables  # noqa: F401  (declares $ssl_…)
@@ -45,15 +44,30 @@ from proxy.upstream import freeze as upstream_freeze
 from proxy.upstream._balance import Peer, Upstream
 from proxy.upstream.servers import pack_unix
 from proxy.variables._variables import adopt
-from proxy.variables._variables import compile as compile_text
 from proxy.variables.freeze import begin as begin_variables
 from proxy.variables.freeze import finish as check_variables
+from proxy.variables.freeze import put_size
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
     from proxy.process.seat import Seat
 
 HANDLE_FILES, HANDLE_PROXY, HANDLE_RETURN, HANDLE_PYTHON = range(4)
+CLIENT_FIELDS = {  # of a Location → the directive whose value it is
+    "max_body": "client_max_body_size",
+    "body_buffer": "client_body_buffer_size",
+    "body_timeout_ms": "client_body_timeout",
+    "send_timeout_ms": "send_timeout",
+    "keepalive_requests": "keepalive_requests",
+    "keepalive_time_ms": "keepalive_time",
+    "lingering_time_ms": "lingering_time",
+    "lingering_timeout_ms": "lingering_timeout",
+    "chunked_ok": "chunked_transfer_encoding",
+    "absolute_redirect": "absolute_redirect",
+    "server_name_in_redirect": "server_name_in_redirect",
+    "port_in_redirect": "port_in_redirect",
+    "reset_timedout": "reset_timedout_connection",
+}
 LINGERING = {"off": 0, "on": 1, "always": 2}
 KEEPALIVE_BITS = {"none": 0, "msie6": 1, "safari": 2}
 IN_FILE = {"off": 0, "clean": 1, "on": 2}
@@ -328,39 +342,15 @@ def upstream_zones(http: Block, seat: Seat) -> dict[str, Zone]:
 def freeze_client(location: Location, block: Block) -> None:
     """What the client's side of the fast path reads of a location."""
     get = block.get
-    location.max_body = get("client_max_body_size")
-    location.body_buffer = get("client_body_buffer_size")
-    location.body_timeout_ms = get("client_body_timeout")
-    location.send_timeout_ms = get("send_timeout")
+    block.copy(location, CLIENT_FIELDS)
     location.keepalive_timeout_ms, location.keepalive_header_s = get("keepalive_timeout")
-    location.keepalive_requests = get("keepalive_requests")
-    location.keepalive_time_ms = get("keepalive_time")
     location.keepalive_disable = sum({KEEPALIVE_BITS[it] for it in get("keepalive_disable")})
     location.lingering_close = LINGERING[get("lingering_close")]
-    location.lingering_time_ms = get("lingering_time")
-    location.lingering_timeout_ms = get("lingering_timeout")
-    location.chunked_ok = get("chunked_transfer_encoding")
-    location.absolute_redirect = get("absolute_redirect")
-    location.server_name_in_redirect = get("server_name_in_redirect")
-    location.port_in_redirect = get("port_in_redirect")
     location.server_tokens = get("server_tokens") != "off"
-    location.reset_timedout = get("reset_timedout_connection")
     location.satisfy_any = get("satisfy") == "any"
     location.body_in_file = IN_FILE[get("client_body_in_file_only")]
-    for name in ("limit_rate", "limit_rate_after"):
-        rate = get(name)
-        if isinstance(rate, str):
-            setattr(location, f"{name}_text", compile_text(rate, block))
-        else:
-            setattr(location, name, rate)
-
-
-def temp_folder(block: Block, name: str) -> str:
-    """The folder of a …_temp_path directive, absolute."""
-    value: Any = block.get(name)
-    if isinstance(value, (list, tuple)):
-        value = value[0]
-    return os.path.join(block.prefix, getattr(value, "path", value))
+    put_size(location, "limit_rate", get("limit_rate"), block)
+    put_size(location, "limit_rate_after", get("limit_rate_after"), block)
 
 
 def check(model: Block) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import proxy.bodies._variables  # noqa: F401  (declares $request_body)
 from proxy.conf.directive import HTTP, LOCATION, SERVER, directive
-from proxy.conf.values import Duration, Enum, Rest, Size, Word
+from proxy.conf.values import Duration, Enum, Size, read_temp_path
 
 EVERY = HTTP | SERVER | LOCATION
 
@@ -15,7 +15,7 @@ directive("client_body_buffer_size", EVERY, Size(), default="16k",
           doc="How much of a body stays in memory; a larger one goes to a temporary file.")
 directive("client_body_timeout", EVERY, Duration(), default="60s",
           doc="How long a client may send nothing of a body.")
-directive("client_body_temp_path", EVERY, Rest(Word()), default="client_body_temp",
+directive("client_body_temp_path", EVERY, read=read_temp_path, most=4, default="client_body_temp",
           syntax="path [level [level [level]]]",
           doc="Where the temporary files of request bodies are.")
 directive("client_body_in_file_only", EVERY, Enum("off", "clean", "on"), default="off",

@@ -100,6 +100,11 @@ class Block:
         it = self._declaration(name)
         return any(name in block._own for block in self._heirs_of(it))
 
+    def copy(self, into: Any, fields: dict[str, str]) -> None:
+        """Set the attributes of `into` to the values that hold here: attribute → directive."""
+        for attribute, name in fields.items():
+            setattr(into, attribute, self.get(name))
+
     def _find_value(self, name: str) -> Any:
         it = self._declaration(name)
         for block in self._heirs_of(it):

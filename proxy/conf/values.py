@@ -188,6 +188,15 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
+def read_temp_path(args: Sequence[Token], _block: object) -> str:
+    """`PATH [LEVEL [LEVEL [LEVEL]]]`: the path as written, see Block.path. There are no levels of
+    directories here, since few files have names; nginx's are checked all the same."""
+    for word in args[1:]:
+        if word not in ("1", "2", "3"):
+            raise ConfError(word, f'invalid value "{word}"')
+    return str(args[0])
+
+
 class Value:
     """What one argument of a directive is. `optional` ones stand last and read as None when
     missing; `words` are spellings with a value of their own, such as {"off": 0}."""
@@ -223,6 +232,13 @@ class Size(Value):
         if number is None:
             raise ConfError(token, f'"{name}" directive invalid value')
         return number
+
+
+class SizeText(Size):
+    """Bytes (a second, for a rate), an int; or a text with variables that gives them, a str."""
+
+    def read(self, token: Token, name: str) -> int | str:  # type: ignore[override]
+        return str(token) if "$" in token else super().read(token, name)
 
 
 class Duration(Value):

@@ -11,9 +11,9 @@ from proxy.conf.values import (
     Int,
     Rest,
     Size,
+    SizeText,
     read_ms,
     read_seconds,
-    read_size,
 )
 
 TYPE_CHECKING = False
@@ -22,16 +22,6 @@ if TYPE_CHECKING:
     from proxy.conf.lexer import Token
 
 EVERY = HTTP | SERVER | LOCATION
-
-
-def read_rate(args: list[Token], _block: Block) -> int | str:
-    """Bytes (a second), or a text with variables that gives them."""
-    if "$" in args[0]:
-        return str(args[0])
-    size = read_size(args[0])
-    if size is None:
-        raise ConfError(args[0], "invalid value")
-    return size
 
 
 def read_keepalive_timeout(args: list[Token], _block: Block) -> tuple[int, int]:
@@ -89,8 +79,7 @@ directive("port_in_redirect", EVERY, Flag(), default="on",
           doc="Names the port in redirects.")
 directive("satisfy", EVERY, Enum("all", "any"), default="all",
           doc="Whether all access checks must pass, or any.")
-directive("limit_rate", EVERY | LOCATION_IF, read=read_rate, most=1, default=0, syntax="rate",
+directive("limit_rate", EVERY | LOCATION_IF, SizeText(), default="0",
           doc="Bytes per second of an answer; 0 is no limit.")
-directive("limit_rate_after", EVERY | LOCATION_IF, read=read_rate, most=1, default=0,
-          syntax="size",
+directive("limit_rate_after", EVERY | LOCATION_IF, SizeText(), default="0",
           doc="Bytes of an answer that are sent at full speed first.")

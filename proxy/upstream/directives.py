@@ -28,11 +28,12 @@ from proxy.conf.values import (
     Int,
     Rest,
     Size,
+    SizeText,
     Text,
     Word,
     read_address,
     read_seconds,
-    read_size,
+    read_temp_path,
 )
 from proxy.upstream.next_upstream import read_next_upstream
 from proxy.upstream.proxy_pass import read_proxy_pass
@@ -80,14 +81,6 @@ class Bind:
 
     text: str
     endpoint: Endpoint | None
-
-
-@dataclass(frozen=True, slots=True)
-class TempPath:
-    """`proxy_temp_path`: directory (as written, see Block.path) and digits of its levels."""
-
-    path: str
-    levels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +167,6 @@ def read_bind(args: list[Token], _block: Block) -> Bind | None:
         raise ConfError(args[0], f'invalid address "{args[0]}"') from None
 
 
-def read_temp_path(args: list[Token], _block: Block) -> TempPath:
-    """`proxy_temp_path PATH [LEVEL [LEVEL [LEVEL]]]`."""
-    for word in args[1:]:
-        if word not in ("1", "2", "3"):
-            raise ConfError(word, f'invalid value "{word}"')
-    return TempPath(str(args[0]), tuple(int(word) for word in args[1:]))
-
-
 def read_ignore_headers(args: list[Token], _block: Block) -> frozenset[str]:
     """The names in lower case."""
     known = {name.lower() for name in IGNORABLE}
@@ -189,16 +174,6 @@ def read_ignore_headers(args: list[Token], _block: Block) -> frozenset[str]:
         if word.lower() not in known:
             raise ConfError(word, f'invalid value "{word}"')
     return frozenset(word.lower() for word in args)
-
-
-def read_limit_rate(args: list[Token], _block: Block) -> int | str:
-    """Bytes a second (0: no limit), or a text with variables that gives them."""
-    if "$" in args[0]:
-        return args[0]
-    size = read_size(args[0])
-    if size is None:
-        raise ConfError(args[0], '"proxy_limit_rate" directive invalid value')
-    return size
 
 
 def read_resolver(args: list[Token], _block: Block) -> ResolverSettings:
@@ -348,7 +323,7 @@ directive("proxy_temp_file_write_size", EVERY, Size(),
 directive("proxy_temp_path", EVERY, read=read_temp_path, most=4, default="proxy_temp",
           syntax="path [level [level [level]]]",
           doc="Where the temporary files of answers are.")
-directive("proxy_limit_rate", EVERY, read=read_limit_rate, most=1, default="0", syntax="rate",
+directive("proxy_limit_rate", EVERY, SizeText(), default="0",
           doc="Bytes per second read from the upstream; 0 is no limit.")
 directive("proxy_ignore_client_abort", EVERY, Flag(), default="off",
           doc="Goes on with the upstream when the client has left.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import proxy.upstream._variables  # noqa: F401  (declares $proxy_host and its kin)
@@ -20,6 +19,7 @@ from proxy.upstream.servers import (
     system_addresses,
 )
 from proxy.variables._variables import compile as compile_text
+from proxy.variables.freeze import put_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,6 +35,24 @@ if TYPE_CHECKING:
 DEFAULT_SET = {"Host": "$proxy_host", "Connection": ""}
 DEFAULT_SET_10 = {"Host": "$proxy_host", "Connection": "close"}
 OBEYED = ("X-Accel-Redirect", "X-Accel-Limit-Rate", "X-Accel-Buffering", "X-Accel-Charset")
+
+PROXY_FIELDS = {  # of a ProxySettings → the directive whose value it is
+    "version": "proxy_http_version",
+    "is_buffered": "proxy_buffering",
+    "is_request_buffered": "proxy_request_buffering",
+    "passes_fields": "proxy_pass_request_headers",
+    "passes_body": "proxy_pass_request_body",
+    "passes_trailers": "proxy_pass_trailers",
+    "intercepts": "proxy_intercept_errors",
+    "ignores_abort": "proxy_ignore_client_abort",
+    "connect_ms": "proxy_connect_timeout",
+    "send_ms": "proxy_send_timeout",
+    "read_ms": "proxy_read_timeout",
+    "next_conditions": "proxy_next_upstream",
+    "next_tries": "proxy_next_upstream_tries",
+    "next_timeout_ms": "proxy_next_upstream_timeout",
+    "so_keepalive": "proxy_socket_keepalive",
+}
 
 
 class Upstreams:
@@ -133,39 +151,18 @@ class Upstreams:
             s.tls_name = compile_text(tls.name, block)
             s.tls_verify = tls.verifies
             s.tls_sni = tls.sends_name
-        s.version = get("proxy_http_version")
-        s.is_buffered = get("proxy_buffering")
-        s.is_request_buffered = get("proxy_request_buffering")
-        s.passes_fields = get("proxy_pass_request_headers")
-        s.passes_body = get("proxy_pass_request_body")
-        s.passes_trailers = get("proxy_pass_trailers")
-        s.intercepts = get("proxy_intercept_errors")
-        s.ignores_abort = get("proxy_ignore_client_abort")
-        s.connect_ms = get("proxy_connect_timeout")
-        s.send_ms = get("proxy_send_timeout")
-        s.read_ms = get("proxy_read_timeout")
+        block.copy(s, PROXY_FIELDS)
         buffers = read_buffers(block)
         s.head_bytes = buffers.first
         s.buffer_bytes = buffers.count * buffers.size
         s.file_bytes = buffers.temp_max
-        s.temp_path = os.path.join(block.prefix, get("proxy_temp_path").path)
-        body_path = get("client_body_temp_path")
-        s.body_path = os.path.join(
-            block.prefix, body_path if isinstance(body_path, str) else body_path[0]
-        )
-        s.next_conditions = get("proxy_next_upstream")
-        s.next_tries = get("proxy_next_upstream_tries")
-        s.next_timeout_ms = get("proxy_next_upstream_timeout")
-        s.so_keepalive = get("proxy_socket_keepalive")
+        s.temp_path = block.path(get("proxy_temp_path"))
+        s.body_path = block.path(get("client_body_temp_path"))
         s.method = self.template(block, "proxy_method")
         s.body = self.template(block, "proxy_set_body")
         bind = get("proxy_bind")
         s.bind = compile_text(bind.text, block) if bind else None
-        rate = get("proxy_limit_rate")
-        if isinstance(rate, int):
-            s.limit_rate = rate
-        else:
-            s.limit_rate_text = compile_text(rate, block)
+        put_size(s, "limit_rate", get("proxy_limit_rate"), block)
         s.redirects = freeze_redirects(block, target)
         s.cookie_rules = freeze_cookies(block)
         self.freeze_fields(block, s)

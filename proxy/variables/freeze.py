@@ -15,6 +15,8 @@ from proxy.variables.networks import RangeList, flatten, read_network, read_rang
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from proxy.conf.inherit import Block
     from proxy.conf.lexer import Token
 
@@ -37,6 +39,15 @@ def begin(main: Block) -> None:
 def finish() -> None:
     """Everything is compiled: raises ConfError 'unknown "x" variable' for a name nobody made."""
     check_names()
+
+
+def put_size(into: Any, field: str, value: int | str, block: Block) -> None:
+    """A SizeText: the number is `into`'s attribute `field`; of a text with variables, its
+    `field`_text is the Template."""
+    if isinstance(value, int):
+        setattr(into, field, value)
+    else:
+        setattr(into, f"{field}_text", compile_text(value, block))
 
 
 def variable_name(token: Token) -> str:

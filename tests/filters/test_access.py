@@ -38,6 +38,7 @@ CONF = """
         location /a/slow    { auth_delay 300ms; auth_basic r; auth_basic_user_file users;
                               root %%DIR%%; }
         location /a/except  { limit_except GET { deny all; } proxy_pass http://127.0.0.1:UP; }
+        location /a/kept { limit_except GET { allow all; } proxy_pass http://127.0.0.1:UP/under; }
         location /a/asked   { auth_request /check; auth_request_set $who $upstream_http_x_who;
                               add_header X-Who $who; root %%DIR%%; }
         location /a/asking  { auth_request /local?status=$arg_s; root %%DIR%%; }
@@ -126,6 +127,8 @@ def test_limit_except(gateway, upstream):
     assert gateway.ask("POST", "/a/except", b"x").status == 403
     assert gateway.ask("BREW", "/a/except").status == 403
     assert [it.method for it in upstream.requests] == ["GET", "HEAD"]
+    assert gateway.ask("POST", "/a/kept/x", b"x").status == 200
+    assert upstream.last.target == "/under/x", "who answers is the location's"
 
 
 @pytest.mark.parametrize(
