@@ -145,13 +145,17 @@ cdef class H1Stream(Stream):
         got = sendfile(c.fd, fd, offset, <size_t>n)
         if got > 0:
             r.sent_body += got
-            return 0
-        if got == 0:                             # the file became shorter
+            if got == n:
+                return 0
+        elif got == 0:                           # the file became shorter
             return INTERNAL
-        if errno == EINTR:
+        elif errno == EINTR:
             return 0
-        # a full socket: what is read and written instead waits in the Link
-        return CLIENT_GONE if errno == EPIPE or errno == ECONNRESET else NOT_IMPLEMENTED
+        elif errno != EAGAIN:
+            return CLIENT_GONE if errno == EPIPE or errno == ECONNRESET else NOT_IMPLEMENTED
+        c.await_room()
+        c.time_sending(r)
+        return BLOCKED
 
     cdef int send_end(self, Request r) noexcept:
         cdef Worker w = self.conn.w

@@ -16,7 +16,6 @@ cdef class FileSource(Source):
     cdef bint is_told             # the head of the part `at` was sent
     cdef Str type                 # of each part, when there are many
     cdef uint64_t boundary        # 0: one part, without a head
-    cdef uint32_t piece_bytes     # read and written at once where sendfile(2) does not go
 
     cdef int put_part_head(self, char* out, uint32_t i) noexcept
 

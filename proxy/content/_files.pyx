@@ -39,7 +39,6 @@ cdef enum:
     PIECE_BYTES = 64 * 1024
     FEED_BYTES = 1024 * 1024
     SEND_FILE_LEAST = 64 * 1024
-    PLUG_BYTES = 4 * 1024         # into a full Link, which then tells when it is not
     PART_HEAD_BYTES = 160         # of a part's head, beside its type
     TYPE_BYTES = 1024             # of the type in a part's head; a longer one is left out
 
@@ -105,12 +104,11 @@ cdef class FileSource(Source):
                     rc = r.stream.send_file(r, self.file.fd, &part.at, n if n < budget else budget)
                     budget -= part.at - before
                     if rc == 0:
-                        self.piece_bytes = PLUG_BYTES
                         continue
                     if rc != NOT_IMPLEMENTED:
                         return rc
-                if n > self.piece_bytes:
-                    n = self.piece_bytes
+                if n > PIECE_BYTES:
+                    n = PIECE_BYTES
                 n = pread(self.file.fd, piece, <size_t>n, part.at)
                 if n < 0 and errno == EINTR:
                     continue
@@ -323,7 +321,6 @@ cdef int tell_file(ContentSettings s, Request r, OpenFile f) noexcept:
     source = FileSource.__new__(FileSource)
     source.file = f
     source.n = 1
-    source.piece_bytes = PIECE_BYTES
     source.ranges = <Range*>take(&r.arena, sizeof(Range))
     if source.ranges == NULL:
         return NO_MEMORY

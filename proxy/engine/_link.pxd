@@ -39,7 +39,7 @@ cdef class Link(Watched):
     cdef uint32_t most_bytes      # the most to read at once; 0: what the buffer holds
     cdef uint8_t is_plain
     cdef uint8_t is_dialing       # connect(2) is under way
-    cdef uint8_t is_blocked       # bytes wait in `rest`
+    cdef uint8_t is_blocked       # bytes wait in `rest`, or with their owner: await_room
     cdef uint8_t is_paused        # reading is paused
     cdef uint8_t is_closing       # close or abort was called, or it broke
     cdef uint8_t is_ended         # the peer sent FIN
@@ -60,7 +60,8 @@ cdef class Link(Watched):
     cdef void unpause(self) noexcept
     cdef void close(self) noexcept
     cdef void abort(self) noexcept
-    cdef void let_go(self) noexcept
+    cdef void part(self) noexcept
+    cdef void await_room(self) noexcept
     cdef size_t look_unsent(self) noexcept
     cdef bint has_moved(self) noexcept
     cdef void shut(self) noexcept

@@ -187,7 +187,7 @@ cdef class Link(Watched):
         """The socket takes bytes again. 0: all is out, 1: not yet, -1: gone."""
         cdef Rest* rest = self.rest
         cdef ssize_t sent
-        while rest.n:
+        while rest != NULL and rest.n:
             sent = send(self.fd, rest.bytes + rest.at, rest.n, MSG_NOSIGNAL)
             if sent >= 0:
                 rest.at += <size_t>sent
@@ -200,6 +200,11 @@ cdef class Link(Watched):
         self.is_blocked = False
         self.watch(self.mask & ~WRITABLE)
         return 0
+
+    cdef void await_room(self) noexcept:
+        """The socket is full, and the owner keeps what it could not take: on_drained tells."""
+        self.is_blocked = True
+        self.watch(self.mask | WRITABLE)
 
     cdef size_t look_unsent(self) noexcept:
         """Bytes that wait in `rest` and in the kernel; kept in `unsent`."""
@@ -234,7 +239,7 @@ cdef class Link(Watched):
             events = self.diversion.on_event(self, events)
             if self.fd < 0:
                 return
-        if events & WRITABLE and self.rest != NULL:
+        if events & WRITABLE and self.is_blocked:
             rc = self.send_rest()
             if rc < 0:
                 self.is_closing = True
@@ -252,7 +257,7 @@ cdef class Link(Watched):
         if events & FAILED and self.fd >= 0:
             # libuv looked away, but what came before the error is still to be read
             self.watch(self.mask | (0 if self.is_paused or self.is_ended else READABLE)
-                       | (WRITABLE if self.rest != NULL else 0))
+                       | (WRITABLE if self.is_blocked else 0))
 
     cdef void receive(self) noexcept:
         cdef ssize_t n
