@@ -60,7 +60,7 @@ cdef class Link(Watched):
     cdef void unpause(self) noexcept
     cdef void close(self) noexcept
     cdef void abort(self) noexcept
-    cdef void part(self) noexcept
+    cdef void let_go(self) noexcept
     cdef void await_room(self) noexcept
     cdef size_t look_unsent(self) noexcept
     cdef bint has_moved(self) noexcept
