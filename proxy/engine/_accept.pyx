@@ -1,7 +1,7 @@
 # accept4(2) until nobody waits, with a rest when the process is out of descriptors.
 
 from libc.errno cimport (
-    EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno,
+    EAGAIN, ECONNABORTED, EINTR, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno,
 )
 from libc.stdio cimport snprintf
 from libc.string cimport strerror, strlen
@@ -80,6 +80,9 @@ cdef class Acceptor(Watched):
                 self.on_accepted(fd, &address)
             elif errno == EINTR or errno == ECONNABORTED:
                 continue
+            elif errno == EINVAL:                # the master shut it: it listens no more
+                self.watch(0)
+                return
             else:
                 if errno != EAGAIN:
                     self.rest(errno)
