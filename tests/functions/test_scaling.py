@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from gateway import Gateway, descendants, title, wait_for
+from test_life import controller_paths
 
 pytest.importorskip("proxy.functions._waiting")
 HANDLER = """
@@ -41,10 +42,11 @@ def scaled(headrace):
 
 def look(gateway: Gateway) -> dict:
     """What the controller says of versions."""
-    path = gateway.prefix / "logs" / "headrace-controller.sock"
+    # beside the pid file, or elsewhere when that is too long for a socket's name
+    (path,) = [it for it in controller_paths(gateway) if it.endswith("controller.sock")]
     with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError, ValueError):
         sock.settimeout(5)
-        sock.connect(str(path))
+        sock.connect(path)
         sock.sendall(b"GET /replicas HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         data = b""
         while piece := sock.recv(65536):
