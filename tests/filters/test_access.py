@@ -57,7 +57,7 @@ CONF = """
 
 @pytest.fixture
 def gateway(headrace, upstream):
-    made = headrace(CONF.replace("UP;", f"{upstream.port};"), start=False)
+    made = headrace(CONF.replace(":UP", f":{upstream.port}"), start=False)
     (made.prefix / "users").write_text(USERS)
     (made.prefix / "a").mkdir()
     names = ("none", "some", "other", "first", "any", "any2", "basic", "nofile", "slow", "asked",

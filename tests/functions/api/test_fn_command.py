@@ -43,7 +43,8 @@ def test_a_function_from_its_first_to_its_last_day(fn) -> None:
     def good(*words: str, stdin: str = "") -> str:
         done = run(*words, stdin=stdin)
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
-        assert all(len(line) <= 80 for line in done.stdout.splitlines()), done.stdout
+        is_table = "--json" not in words  # JSON says whole what a table cuts
+        assert not is_table or all(len(it) <= 80 for it in done.stdout.splitlines()), done.stdout
         return done.stdout
 
     said = good("deploy", "f", "--image", "one.py", "--env", "A=1", "--set", "concurrency=3")
