@@ -147,6 +147,7 @@ cdef inline int status_of(int fault) noexcept:
 
 
 include "_fastpath/telling.pxi"
+include "_fastpath/listener.pxi"
 include "_fastpath/client.pxi"
 include "_fastpath/upstream.pxi"
 include "_fastpath/splice.pxi"

@@ -404,7 +404,8 @@ cdef class Worker(Conductor):
         """An answer of ours: head, then its text or its source."""
         cdef int rc
         if r.body_kind == BODY_CHUNKED and r.status < 300 and not r.is_body_done and (
-                not r.is_body_read and r.parent is None and (<H1Stream>r.stream).conn.has_bad_chunk()):
+                not r.is_body_read and r.parent is None
+                and (<H1Stream>r.stream).conn.has_bad_chunk()):
             r.is_body_done = True
             r.keep_alive = False
             self.fail(r, BAD_CHUNK)
