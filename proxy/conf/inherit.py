@@ -52,7 +52,8 @@ class Block:
 
     __slots__ = (
         "args", "blocks", "conf_prefix", "file", "files", "has_rows", "line", "name", "notes",
-        "parent", "prefix", "rows", "statements", "token", "value", "where", "_found", "_own",
+        "parent", "prefix", "rows", "statements", "token", "value", "where", "_found", "_named",
+        "_own",
     )  # fmt: skip
 
     def __init__(self, name: str, where: int, token: Token, parent: Block | None = None) -> None:
@@ -70,6 +71,7 @@ class Block:
         self.rows: list[list[Token]] = []
         self._own: dict[str, Any] = {}
         self._found: dict[str, Any] = {}
+        self._named: tuple[int, dict[str, list[Block]]] = (0, {})  # of so many blocks
         # Of the whole conf, shared by all its blocks:
         self.prefix: str = parent.prefix if parent else ""
         self.conf_prefix: str = parent.conf_prefix if parent else ""
@@ -78,7 +80,12 @@ class Block:
 
     def find(self, name: str) -> list[Block]:
         """The child blocks of that name, in order."""
-        return [block for block in self.blocks if block.name == name]
+        if self._named[0] != len(self.blocks):
+            named: dict[str, list[Block]] = {}
+            for block in self.blocks:
+                named.setdefault(block.name, []).append(block)
+            self._named = len(self.blocks), named
+        return list(self._named[1].get(name, ()))
 
     def own(self, name: str) -> Any:
         """The value set in this very block, or None."""
