@@ -40,6 +40,13 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
+def wait_answer(port: int) -> None:
+    """Return when a request has been answered, by whatever. OSError when that takes too long."""
+    with socket.create_connection(("127.0.0.1", port), START_LIMIT_S) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        sock.recv(1)
+
+
 def user_line() -> str:
     """nginx and headrace started by root: workers must read our temporary directory."""
     return "user root;" if os.geteuid() == 0 else ""
@@ -102,6 +109,9 @@ class Process:
                     raise StartError(f"{self.name} did not start: {text}")
                 time.sleep(0.001)
             self.start_ms = self.start_ms or (time.monotonic() - begin) * 1000
+        for name, port in self.ports.items():  # listening is not serving: a long conf takes a while
+            if name != "tls":
+                wait_answer(port)
         time.sleep(0.1)
 
     def death(self) -> str:
