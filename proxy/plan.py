@@ -31,6 +31,7 @@ from proxy.functions.hidden import (
     route_location,
 )
 from proxy.functions.numbers import function_numbers
+from proxy.functions.queue.tally import find_zone, queue_numbers
 from proxy.limits.freeze import Limiters
 from proxy.observe.error_log import WARN
 from proxy.observe.freeze import Logs
@@ -92,7 +93,8 @@ class Plan:
         self.numbers = Numbers(seat.shared if seat else None)
         self.upstreams: Any = None
         self.functions = declare_functions(model, seat)
-        self.numbers.more = lambda: function_numbers(self.functions)
+        queue = find_zone(seat.shared if seat else {})
+        self.numbers.more = lambda: [*function_numbers(self.functions), *queue_numbers(queue)]
         self.directory = self.open_directory(model)
         self.has_async = self.directory.is_open or any(it.is_async for it in self.functions)
         self.is_inside = False  # in the server that only the controller calls

@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from proxy.functions.client import GATEWAY, Client, Failed, default_auth, segment
+from proxy.functions.columns import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-WIDTH = 80
 WAIT_S = 60.0
 POLL_S = 0.1
 HELP = """\
@@ -106,7 +105,7 @@ def run_list(client: Client, said: argparse.Namespace) -> None:
     if said.json:
         return tell_json(rows)
     rows.sort(key=lambda it: (it["namespace"], it["name"]))
-    table(
+    print_table(
         ("NAME", "NAMESPACE", "READY", "CALLS", "IMAGE"),
         [
             (it["name"], it["namespace"], f"{it['availableReplicas']}/{it['replicas']}",
@@ -208,7 +207,7 @@ def run_describe(client: Client, said: argparse.Namespace) -> None:
         print(f"{'' if name == before else name + ':':13}{text}")
         before = name
     print()
-    table(
+    print_table(
         ("VERSION", "WEIGHT", "READY", "CALLS", "NOW", "WAIT", "TAG", "RUNS"),
         [
             (it["name"], f"mirror {it['mirror']:g}%" if it["mirror"] else str(it["weight"]),
@@ -225,7 +224,7 @@ def run_describe(client: Client, said: argparse.Namespace) -> None:
     instances = [(it, version) for version in row["versions"] for it in version["instances"]]
     if instances:
         print()
-        table(
+        print_table(
             ("REPLICA", "STATE", "PID", "AGE", "CPU", "MEMORY"),
             [
                 ("/".join(it["instance"].split("/")[1:]), it["state"], str(it["pid"] or ""),
@@ -316,7 +315,7 @@ def run_split(client: Client, said: argparse.Namespace) -> None:
     if said.json:
         return tell_json(rows)
     total = sum(it["weight"] for it in rows) or 1
-    table(
+    print_table(
         ("VERSION", "WEIGHT", "SHARE", "READY", "CALLS", "TAG"),
         [
             (it["name"], str(it["weight"]), f"{100 * it['weight'] / total:.4g}%",
@@ -350,23 +349,3 @@ def pairs(words: Iterable[str]) -> dict[str, str]:
 
 def tell_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as they need, the last cut so that a line fits."""
-    wide = shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    over = sum(widths) + 2 * (len(widths) - 1) - wide
-    for number in sorted(range(len(widths)), key=lambda it: -widths[it]):
-        if over <= 0:
-            break
-        cut = min(over, max(widths[number] - max(len(heads[number]), 12), 0))
-        widths[number] -= cut
-        over -= cut
-    for row in (heads, *rows):
-        cells = [fit(text, width) for text, width in zip(row, widths, strict=True)]
-        print("  ".join(cells).rstrip())
-
-
-def fit(text: str, width: int) -> str:
-    return text.ljust(width) if len(text) <= width else text[: width - 1] + "…"

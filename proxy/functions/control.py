@@ -29,6 +29,7 @@ from proxy.functions.model import find_function
 from proxy.functions.provider import Provider, find_provider
 from proxy.functions.providers.local import Local
 from proxy.functions.queue.service import Service, read_settings
+from proxy.functions.queue.tally import Tally, find_zone
 from proxy.functions.register import Register
 from proxy.functions.rounds import Rounds
 from proxy.functions.scaler import SWEEP_S, Scaler
@@ -62,7 +63,7 @@ class Controller:
         self.scaler = Scaler(
             self.loop, open_counts(seat), self.keepers.get, self.notice, self._forget_if_idle
         )
-        self.queue = Service(self, *read_settings(model))
+        self.queue = Service(self, *read_settings(model), Tally(find_zone(seat.shared)))
         self.front = Front(self)
         self.rounds = Rounds(self, lambda: [f"unix:{seat.internal_path}"])
         self._providers: dict[type[Provider], Provider] = {}

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
 
+from proxy.functions.queue.tally import queue_zones
+
 ZONE = "headrace functions"
 ZONE_BYTES = 256 << 20
 
@@ -19,4 +21,4 @@ def function_zones(model: Block) -> dict[str, tuple[int, str]]:
         for block in http.find("functions"):
             size = block.get("zone_size")
         size = size or ZONE_BYTES
-    return {ZONE: (size, "functions")} if size else {}
+    return {ZONE: (size, "functions"), **queue_zones(model)} if size else {}

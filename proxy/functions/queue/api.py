@@ -82,11 +82,20 @@ class Api:
 
     # -- calls ----------------------------------------------------------------------------------
     async def call(self, request: Request) -> Answer:
-        """202 once the call is durable."""
+        """202 once the call is durable. Either way it is counted."""
         name = request.names["name"]
         function = self.service.house.find_key(name)
         if function is None:
             raise Refused(404, f"there is no function {name}")
+        try:
+            answer = await self._accept(request, function)
+        except (Refused, calls.Refused) as error:
+            self.service.tally.refuse(function, error.status)
+            raise
+        self.service.tally.accept(function)
+        return answer
+
+    async def _accept(self, request: Request, function: str) -> Answer:
         if climbs(request.names["rest"]):
             raise Refused(400, "the path climbs out of the function")
         queue = await self._queue()
@@ -161,6 +170,7 @@ class Api:
 
     async def cancel(self, request: Request) -> Answer:
         state = await (await self._queue()).cancel(request.names["id"])
+        self.service.tally.stir()
         if not state:
             raise Refused(404, "there is no such call")
         if state in (DONE, DEAD):
@@ -169,8 +179,16 @@ class Api:
 
     # -- the operator ---------------------------------------------------------------------------
     async def overview(self, request: Request) -> Answer:
-        counts = await (await self._queue()).counts()
-        rows = [{"function": name, **counts[name]} for name in sorted(counts)]
+        """What is in the queue now; accepted, refused and attempts are counted since the start."""
+        queue = await self._queue()
+        counts, oldest = await queue.counts(), await queue.oldest()
+        tally = self.service.tally
+        rows: list[dict[str, Any]] = []
+        for name in sorted(counts.keys() | tally.counts.keys()):
+            row = counts.get(name) or dict.fromkeys(STATES, 0)
+            rows.append({"function": name, **row, **tally.sums(name)})
+            if name in oldest:
+                rows[-1]["oldestAt"] = oldest[name]
         return json_answer({"queue": self.service.shown_url, "functions": rows})
 
     async def listing(self, request: Request) -> Answer:
@@ -196,6 +214,7 @@ class Api:
     async def remove(self, request: Request) -> Answer:
         queue, id = await self._queue(), request.names["id"]
         state = await queue.cancel(id)
+        self.service.tally.stir()
         if state in (DONE, DEAD) and not await queue.forget(id):
             state = ""
         if not state:
@@ -205,6 +224,7 @@ class Api:
     async def replay(self, request: Request) -> Answer:
         order = await request.json()
         queue = await self._queue()
+        self.service.tally.stir()
         ids = order.get("ids")
         if isinstance(ids, list) and all(isinstance(it, str) for it in ids):
             done = [id for id in ids if await queue.replay(id)]

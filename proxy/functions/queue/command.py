@@ -12,13 +12,14 @@ import time
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from proxy.functions.columns import print_table
+
 URL = "http://127.0.0.1:8080"
 AUTH = "var/openfaas-auth"
 ANSWER_S = 60
-NAME_WIDTH = 22
-WIDTH = 80
 PAGE = 1000
 COUNTED = ("queued", "running", "done", "dead", "cancelled")
+HEADS = ("FUNCTION", "QUEUED", "OLDEST", "RUNNING", "DONE", "DEAD", "ACCEPTED", "REFUSED", "TRIED")
 
 
 class Failed(Exception):
@@ -94,8 +95,7 @@ def run_list(gateway: Gateway, words: argparse.Namespace) -> Any:
         show(words.json, rows, ("ID", "FUNCTION", "STATE", "TRIED", "AGE"), call_row)
         return
     found = gateway.ask("GET", "/system/queue")["functions"]
-    heads = ("FUNCTION", *map(str.upper, COUNTED))
-    show(words.json, found, heads, lambda it: (it["function"], *(it[name] for name in COUNTED)))
+    show(words.json, found, HEADS, function_row)
 
 
 def run_dead(gateway: Gateway, words: argparse.Namespace) -> None:
@@ -127,6 +127,12 @@ def run_cancel(gateway: Gateway, words: argparse.Namespace) -> None:
         print(f"{id} cancelled or forgotten")
 
 
+def function_row(it: dict[str, Any]) -> tuple[Any, ...]:
+    oldest = age(it["oldestAt"]) if "oldestAt" in it else "-"
+    numbers = [it[name] for name in ("running", "done", "dead", "accepted", "refused", "attempts")]
+    return it["function"], it["queued"], oldest, *numbers
+
+
 def call_row(it: dict[str, Any]) -> tuple[Any, ...]:
     return it["id"], it["function"], it["state"], it["attempts"], age(it["acceptedAt"])
 
@@ -146,21 +152,11 @@ def age(since_s: float) -> str:
 
 
 def show(is_json: bool, found: list[dict[str, Any]], heads: tuple[str, ...], row_of: Any) -> None:
-    """A table of 80 columns, or JSON."""
+    """A table, or JSON."""
     if is_json:
         print(json.dumps(found, indent=2))
-        return
-    rows = [heads, *(tuple(map(str, row_of(it))) for it in found)]
-    at = heads.index("FUNCTION")
-    rows = [(*row[:at], short(row[at], NAME_WIDTH), *row[at + 1 :]) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        line = "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True))
-        print(short(line.rstrip(), WIDTH))
-
-
-def short(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+    else:
+        print_table(heads, [tuple(map(str, row_of(it))) for it in found])
 
 
 def read_words(argv: list[str]) -> argparse.Namespace:

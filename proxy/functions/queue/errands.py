@@ -13,7 +13,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
 from proxy.functions.queue.callback import DELIVERED
-from proxy.functions.queue.calls import DONE, Result
+from proxy.functions.queue.calls import DEAD, DONE, Result
 from proxy.functions.queue.pulls import LOST, PAUSE_S, PULL_S, is_cancelled
 from proxy.functions.queue.streams import ACK_WAIT_S, MOST_UNACKED, unpack_call, unpack_ended
 
@@ -104,6 +104,7 @@ class Errands:
             call = unpack_call(bytes(found.data or b""), advisory["deliveries"])
             why = f"no gateway lived to the end of it, {advisory['deliveries']} times"
             await self.queue.bury(call, Result(0, error=why))
+            self.queue.runner.tally.end(call.function, DEAD)
             await self.queue.js.delete_msg(calls, seq)
             await msg.ack()
 

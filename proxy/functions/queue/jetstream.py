@@ -25,7 +25,6 @@ from proxy.functions.queue.calls import (
     DONE,
     QUEUED,
     RUNNING,
-    STATES,
     Call,
     Listing,
     Outcome,
@@ -35,6 +34,7 @@ from proxy.functions.queue.calls import (
     id_of,
     new_id,
 )  # fmt: skip
+from proxy.functions.queue.depths import counts_of, oldest_of
 from proxy.functions.queue.errands import Errands
 from proxy.functions.queue.pulls import LOST, Pulls
 from proxy.functions.queue.streams import (
@@ -43,7 +43,6 @@ from proxy.functions.queue.streams import (
     MOST_UNACKED,
     Address,
     Names,
-    function_of,
     pack_call,
     pack_ended,
     token_of,
@@ -75,6 +74,8 @@ HEAD_ROOM = 4096  # of a message, for its own headers
 
 class JetStreamQueue:
     """A Queue (calls.py) on NATS servers."""
+
+    is_shared = True
 
     def __init__(self, settings: Settings, runner: Runner, callbacks: Callbacks) -> None:
         self.settings = settings
@@ -384,26 +385,13 @@ class JetStreamQueue:
     async def counts(self) -> dict[str, dict[str, int]]:
         """What waits and what is dead; results are not told apart by function."""
         self._check()
-        found: dict[str, dict[str, int]] = {}
+        return await counts_of(self)
 
-        def row(function: str) -> dict[str, int]:
-            return found.setdefault(function, dict.fromkeys(STATES, 0))
-
-        try:
-            for info in await self.consumers():
-                waiting = (info.num_pending or 0) + (info.num_ack_pending or 0)
-                row(function_of(info.name))[QUEUED] = waiting
-            subjects = self.names.any_letter()
-            dead = await self.js.stream_info(self.names.dead, subjects_filter=subjects)
-            for subject, count in (dead.state.subjects or {}).items():
-                row(function_of(subject.split(".")[-2]))[DEAD] += count
-        except LOST as error:
-            raise unreachable(error) from None
-        for it in self.pulls.active.values():
-            one = row(it.call.function)
-            one[RUNNING] += 1
-            one[QUEUED] = max(one[QUEUED] - 1, 0)
-        return found
+    async def oldest(self) -> dict[str, float]:
+        """function → when its oldest call was accepted that has not ended, in seconds; of
+        MOST_LOOKED functions that have some."""
+        self._check()
+        return await oldest_of(self)
 
     async def replay(self, id: str) -> bool:
         self._check()

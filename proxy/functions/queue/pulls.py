@@ -175,6 +175,7 @@ class Pulls:
             id = call.id
             self.active[id] = Active(call, msg)
             outcome = await self._attempt(self.active[id])
+            self.queue.runner.tally.end(call.function, outcome.state)
             while True:
                 try:
                     await self.queue.finish(msg, call, outcome)

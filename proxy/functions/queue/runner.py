@@ -1,6 +1,6 @@
 """One attempt at a call: sent to the function through a worker, and judged.
 
-Both queues drive it; it keeps nothing.
+Both queues drive it, and tell its tally how attempts ended; it keeps nothing else.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from proxy.functions.call import HOP_BY_HOP, NoAnswer
 from proxy.functions.queue.calls import Result
 from proxy.functions.queue.retry import DEFAULT, Retry, judge, read_retry
+from proxy.functions.queue.tally import Tally
 
 if TYPE_CHECKING:
     from proxy.functions.call import Client
@@ -28,8 +29,11 @@ LONGEST_CALL_S = 86_400.0  # a worker's own time limits end a call long before
 class Runner:
     """Runs calls of the house's functions."""
 
-    def __init__(self, house: House, settings: Settings, client: Client) -> None:
+    def __init__(
+        self, house: House, settings: Settings, client: Client, tally: Tally | None = None
+    ) -> None:
         self.house = house
+        self.tally = tally or Tally()
         self.settings = settings
         self.client = client
 

@@ -51,6 +51,11 @@ WITH RECURSIVE waiting (name) AS (
 SELECT name, (SELECT min(due_ms) FROM calls WHERE state = 0 AND function = name)
 FROM waiting WHERE name IS NOT NULL
 """
+OLDEST = """
+SELECT function, head FROM calls WHERE seq IN (
+    SELECT min(seq) FROM calls WHERE state IN (0, 1) GROUP BY function
+)
+"""
 CLAIM = """
 UPDATE calls SET state = 1, owner = ?, due_ms = ? WHERE seq IN (
     SELECT seq FROM calls WHERE state = 0 AND function = ? AND due_ms <= ? ORDER BY due_ms LIMIT ?

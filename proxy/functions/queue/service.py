@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxy.functions.queue.calls import Settings
+from proxy.functions.queue.tally import Tally
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
@@ -28,9 +29,13 @@ URL = "sqlite:var/queue.db"
 class Service:
     """One for each controller."""
 
-    def __init__(self, house: House, settings: Settings, is_named: bool) -> None:
+    def __init__(
+        self, house: House, settings: Settings, is_named: bool, tally: Tally | None = None
+    ) -> None:
         """is_named: the conf names the queue."""
         self.house = house
+        self.tally = tally or Tally()
+        self._following: asyncio.Task[None] | None = None
         self.settings, self.is_named = settings, is_named
         self.callbacks: Callbacks
         self._closing: set[asyncio.Task[None]] = set()
@@ -79,7 +84,7 @@ class Service:
 
         settings = self.settings
         self.callbacks = Callbacks(settings)
-        runner = Runner(self.house, settings, Client(self.house.call_addresses))
+        runner = Runner(self.house, settings, Client(self.house.call_addresses), self.tally)
         queue: Queue
         if settings.url.startswith("sqlite:"):
             from proxy.functions.queue.sqlite import SqliteQueue
@@ -90,6 +95,9 @@ class Service:
 
             queue = JetStreamQueue(settings, runner, self.callbacks)
         await queue.open()
+        self.tally.stir()
+        follow = self.tally.follow(queue, self.house)
+        self._following = asyncio.get_running_loop().create_task(follow)
         self.house.notice(f"the queue {self.shown_url} is open")
         return queue
 
@@ -111,9 +119,13 @@ class Service:
         for task in self._closing:
             task.cancel()
         await self._close(*self._let_go(), grace_s)
+        self.tally.write()
 
     def _let_go(self) -> tuple[asyncio.Task[None] | None, asyncio.Task[Queue] | None]:
         found = self._first, self._opening
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None
         self._first = self._opening = None
         return found
 

@@ -40,6 +40,7 @@ from proxy.functions.queue.schema import (
     FINISH,
     FORGET,
     NUMBERS,
+    OLDEST,
     REPLAY,
     REVIVED,
     ROW_BYTES,
@@ -71,6 +72,8 @@ def now_ms() -> int:
 
 class SqliteQueue:
     """A Queue (calls.py) in the file `path`."""
+
+    is_shared = False
 
     def __init__(self, path: str, settings: Settings, runner: Runner, callbacks: Callbacks) -> None:
         self.path = path
@@ -262,6 +265,7 @@ class SqliteQueue:
         """Write what became of it; the disk may take its time."""
         now = now_ms()
         state, result = outcome.state, outcome.result
+        self.runner.tally.end(call.function, state)
         has_callback = bool(call.callback) and state in (DONE, DEAD)
         keeps_body = state in (QUEUED, DEAD)
         is_over = state in (DONE, CANCELLED)
@@ -379,6 +383,11 @@ class SqliteQueue:
         ):
             found.setdefault(function, dict.fromkeys(STATES, 0))[STATES[number]] = count
         return found
+
+    async def oldest(self) -> dict[str, float]:
+        """function → when the oldest call was accepted that has not ended, in seconds."""
+        rows = await self.read(OLDEST)
+        return {function: Call.unpack(head, b"").accepted_ns / 1e9 for function, head in rows}
 
     async def replay(self, id: str) -> bool:
         """A dead one is queued again, as if it were new. False: there is no dead one of that id.

@@ -12,7 +12,7 @@ import pytest
 from apihouse import House
 from gateway import ROOT, wait_for
 
-from proxy.functions.command import fit, table
+from proxy.functions.columns import fit, print_table
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -113,7 +113,7 @@ def test_a_deployment_that_does_not_start_says_so(fn) -> None:
 
 
 def test_tables_fit(capsys: pytest.CaptureFixture[str]) -> None:
-    table(("NAME", "WHAT"), [("a" * 70, "b" * 70), ("c", "d")])
+    print_table(("NAME", "WHAT"), [("a" * 70, "b" * 70), ("c", "d")])
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert lines[1].count("…") >= 1

@@ -13,10 +13,11 @@ from queuehouse import FAST
 from test_queue_api import Desk, desk, echo, fail
 
 
-async def run(it: Desk, *words: str) -> tuple[int, str, str]:
+async def run(it: Desk, *words: str, **more: str) -> tuple[int, str, str]:
+    env = {"PYTHONPATH": str(ROOT), "OPENFAAS_URL": f"http://127.0.0.1:{it.port}", "COLUMNS": "80"}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "proxy", "queue", *words,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OPENFAAS_URL": f"http://127.0.0.1:{it.port}"},
+        env={**os.environ, **env, **more},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, wrong = await process.communicate()
@@ -36,16 +37,20 @@ def test_dead_letters_from_the_command_line(tmp_path: Path) -> None:
             code, out, _ = await run(it, "list")
             lines = [line.split() for line in out.splitlines()]
             assert code == 0
-            assert lines[0] == ["FUNCTION", "QUEUED", "RUNNING", "DONE", "DEAD", "CANCELLED"]
-            assert ["f.fn", "0", "0", "0", "2", "0"] in lines
+            heads = "FUNCTION QUEUED OLDEST RUNNING DONE DEAD ACCEPTED REFUSED TRIED"
+            assert lines[0] == heads.split()
+            assert ["f.fn", "0", "-", "0", "0", "2", "2", "0", "2"] in lines
             code, out, _ = await run(it, "dead", "--function", "f")
             assert [line.split() for line in out.splitlines()] == [
                 ["ID", "FUNCTION", "TRIED", "WHY"],
                 [ids[0], "f.fn", "1", "status", "500"],
                 [ids[1], "f.fn", "1", "status", "500"],
             ]
-            code, out, _ = await run(it, "list", "--state", "dead")
-            assert all(len(line) <= 80 for line in out.splitlines())
+            for words in (("list",), ("list", "--state", "dead"), ("dead",)):
+                out = (await run(it, *words))[1]
+                assert 60 < max(map(len, out.splitlines())) <= 80, out
+            out = (await run(it, "list", COLUMNS="120"))[1]
+            assert f"{long}.fn" in out  # there is room for all of it
             code, out, _ = await run(it, "dead", "--json", "--limit", "1")
             assert [row["id"] for row in json.loads(out)] == [ids[0]]
             code, out, _ = await run(it, "dead", ids[2])

@@ -102,11 +102,14 @@ def test_those_that_wait_for_another_attempt_hold_up_nobody(url: str) -> None:
     async def main() -> None:
         one = {"f": {"headrace.io/async-parallelism": "1"}}
         async with Server(answer) as server, opened(House(server.address, **one), url) as queue:
-            for _ in range(5):
-                await queue.accept(call(body=b"bad"), is_idempotent=False)
+            first = call(body=b"bad")
+            for it in (first, *(call(body=b"bad") for _ in range(4))):
+                await queue.accept(it, is_idempotent=False)
             id = await queue.accept(call(), is_idempotent=False)
             await until(lambda: has_state(queue, id, "done"))
             assert (await queue.counts())["f.fn"]["queued"] == 5
+            assert await queue.oldest() == {"f.fn": first.accepted_ns / 1e9}
+            assert queue.runner.tally.sums("f.fn")["attempts"] == 6
             assert server.most["f.fn"] == 1
 
     asyncio.run(main())
@@ -135,6 +138,8 @@ def test_dead_letters_are_listed_looked_into_and_replayed(url: str) -> None:
             assert (record.call.body, record.result.body) == (b"precious0", b"why")
             assert record.call.attempts == 2
             assert (await queue.counts())["f.fn"]["dead"] == 3
+            assert await queue.oldest() == {}  # a dead letter does not wait
+            assert queue.runner.tally.counts["f.fn"] == {"attempts retried": 3, "attempts dead": 3}
             is_well = True
             assert await queue.replay(ids[0])
             await until(lambda: has_state(queue, ids[0], "done"))
