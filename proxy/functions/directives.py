@@ -99,7 +99,8 @@ directive("sticky", FUNCTION, read=read_sticky, least=1, most=None, inherit=Fals
 directive("command", BOTH, read=g.read_command, inherit=False, syntax="PROGRAM [ARGUMENT …]",
           doc="A server that listens on 127.0.0.1:$PORT or on the Unix socket $SOCKET.")
 directive("python", BOTH, read=g.read_python, least=1, most=1, inherit=False,
-          syntax="FILE:CALLABLE", doc="A handler(event, context), or a WSGI or ASGI application.")
+          syntax="FILE:CALLABLE",
+          doc="A handler(event, context), or a WSGI or ASGI application (WebSockets, too).")
 directive("fork", BOTH, read=g.read_command, inherit=False, syntax="PROGRAM [ARGUMENT …]",
           doc="A process per request: the body is its input, its output the answer.")
 directive("openwhisk", BOTH, read=g.read_openwhisk, least=1, most=1, inherit=False, syntax="FILE",

@@ -377,11 +377,12 @@ def environ_of(request, body):
 
 
 class Asgi:
-    """An ASGI 3 application: http and lifespan."""
+    """An ASGI 3 application: http, lifespan, and, in a file of its own, websocket."""
 
     def __init__(self, call, pool):
         self.call = call
         self.state = {}
+        self.sockets = set()
         self.events = asyncio.Queue()
         self.is_up = asyncio.Event()
         self.failed = ""
@@ -411,8 +412,10 @@ class Asgi:
         await asyncio.wait([self.task], timeout=5)
 
     async def answer(self, request, answer):
+        if "websocket" in request.get("upgrade").lower() and part("websocket").is_wanted(request):
+            await part("websocket").answer(self, request, answer)
+            return
         is_over = asyncio.Event()
-
         is_told = False  # that the body is over
 
         async def receive():
@@ -520,8 +523,7 @@ class Server:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            is_gone = writer.is_closing() or reader.at_eof()
-            if isinstance(error, (OSError, EOFError)) and is_gone:
+            if isinstance(error, (OSError, EOFError)) and (writer.is_closing() or reader.at_eof()):
                 raise  # not the handler's: nobody is there any more
             traceback.print_exc()
             status, text = 500, "the function failed"
@@ -606,15 +608,21 @@ def framework_app(file, name):
     return create_app(name, file)
 
 
+def part(name):
+    """The file runtime_NAME.py beside this one."""
+    sys.modules.setdefault("headrace_runtime", sys.modules[__name__])
+    key = "headrace_" + name
+    if key not in sys.modules:
+        spec = importlib.util.spec_from_file_location(key, f"{__file__[:-3]}_{name}.py")
+        sys.modules[key] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[key])
+    return sys.modules[key]
+
+
 def prepare(words):
     """What `serve` needs of `words`: a maker of the application. Raises what an import raises."""
-    sys.modules.setdefault("headrace_runtime", sys.modules[__name__])
     if words[0] in KINDS:
-        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"runtime_{words[0]}.py")
-        spec = importlib.util.spec_from_file_location("headrace_" + words[0], path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module.prepare(*words[1:])
+        return part(words[0]).prepare(*words[1:])
     call = framework_app(*words) or load(*words)
     kind = interface_of(call)
     return lambda pool: kind(call, pool)
@@ -643,11 +651,10 @@ class Stage:
 
 
 class Nobody:
-    def write(self, data):
+    def write(self, data=b""):
         pass
 
-    def close(self):
-        pass
+    close = write
 
     async def drain(self):
         pass
@@ -671,6 +678,8 @@ async def serve(make, pool):
         with contextlib.suppress(OSError):
             remove(what)
     server.leave()
+    for it in list(getattr(app, "sockets", ())):
+        it.leave()
     while server.count:
         await asyncio.sleep(0.01)
     if hasattr(app, "stop"):

@@ -100,8 +100,9 @@ cdef int write_answer_head(Request r, char* out, size_t cap) noexcept:
     if is_passing:
         for i in range(h.n_fields):
             f = &h.fields[i]
-            if f.flags or FRAMING >> f.id & 1:
-                continue
+            if FRAMING >> f.id & 1 or f.flags and not (
+                    r.is_upgraded and f.id == F_UPGRADE and f.flags == F_IS_HOP):
+                continue                         # RFC 9110 §7.8: a 101 says what to
             p = h.base
             memcpy(at, p + f.name, f.name_n)
             at += f.name_n
