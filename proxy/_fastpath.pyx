@@ -128,7 +128,7 @@ cdef extern from *:
     void poison(void*, size_t) noexcept
 
 cdef enum:
-    PIECE_BYTES = 64 * 1024       # read at once of an answer that may find its client unwilling
+    PIECE_BYTES = 32 * 1024       # moved at once where a client may leave all of it to memory
     OUT_BYTES = 128 * 1024        # heads and small pieces on their way out
     SMALL_BYTES = 4096            # copied behind a head rather than written beside it
     TRAILER_BYTES = 16 * 1024

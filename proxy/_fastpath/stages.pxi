@@ -281,12 +281,35 @@ cdef Spool body_spool(Location here, object folder):
     return q
 
 
-cdef Spool answer_spool(ProxySettings s):
-    """What a client did not take yet: in the answer's buffers, then in a file. One read more has
-    room where no file may take it: reading pauses only behind it."""
+cdef inline bint is_paced(ProxySettings s) noexcept:
+    """proxy_limit_rate: read by the head's buffer, as nginx does."""
+    return s.limit_rate != 0 or s.limit_rate_text is not None
+
+
+cdef uint32_t piece_bytes(ProxySettings s) noexcept:
+    """The most to read of an answer at once: what a client leaves of it has room in the buffers."""
+    if is_paced(s) or s.buffer_bytes < s.head_bytes:
+        return s.head_bytes
+    return <uint32_t>s.buffer_bytes if s.buffer_bytes < PIECE_BYTES else PIECE_BYTES
+
+
+cdef inline int64_t next_read(UpstreamH1 u) noexcept:
+    return u.most_bytes if u.most_bytes else READ_BYTES
+
+
+cdef Spool answer_spool(UpstreamH1 u, Link c):
+    """What client c did not take yet: in the answer's buffers, where c's rest is already, then
+    in a file; before one, reads may be large. Where no file may take it, one read more has room:
+    reading pauses only behind it."""
+    cdef ProxySettings s = u.s
     cdef int64_t file_bytes = s.file_bytes if s.is_buffered else 0
-    cdef int64_t beside = READ_BYTES - file_bytes if file_bytes < READ_BYTES else 0
-    return new_spool(<size_t>(s.buffer_bytes + beside), file_bytes, s.temp_path, False)
+    cdef size_t n = c.rest.n if c is not None and c.rest != NULL else 0
+    n = <size_t>s.buffer_bytes - n if n < <size_t>s.buffer_bytes else 0
+    if file_bytes >= READ_BYTES and not is_paced(s):
+        u.most_bytes = 0
+    elif file_bytes < next_read(u):
+        n += <size_t>(next_read(u) - file_bytes)
+    return new_spool(n, file_bytes, s.temp_path, False)
 
 
 cdef inline bint holds_body(Request r) noexcept:

@@ -202,9 +202,8 @@ cdef class UpstreamH1(Link):
         self.written = 0
         self.is_last = self.s.version == 10
         self.is_ask_whole = False
-        # nginx paces by its buffers; and what a client does not take of a read waits in memory
-        self.most_bytes = self.s.head_bytes if (
-            self.s.limit_rate or self.s.limit_rate_text is not None) else PIECE_BYTES
+        # nginx paces by its buffers; and what a client does not take of a read waits in them
+        self.most_bytes = piece_bytes(self.s)
         n = write_request_head(self.s, r, w.ask + w.ask_n, OUT_BYTES - w.ask_n, &length)
         if n < 0:
             return n
@@ -291,8 +290,7 @@ cdef class UpstreamH1(Link):
                 self.take_head(r, p, n)
         elif self.state == U_BODY:
             self.take_body(r, p, n)
-        if self.r is r and self.state == U_BODY and (
-                self.s.limit_rate or self.s.limit_rate_text is not None):
+        if self.r is r and self.state == U_BODY and is_paced(self.s):
             self.pace(r)
 
     cdef void pace(self, Request r) noexcept:
@@ -367,8 +365,6 @@ cdef class UpstreamH1(Link):
         if self.kind == BODY_UNTIL_CLOSE or not r.answer.flags & H_KEEP_ALIVE:
             self.is_last = True
         self.state = U_BODY
-        if self.most_bytes == PIECE_BYTES and self.s.is_buffered:
-            self.most_bytes = 0
         p += size
         n -= <uint32_t>size
         w.on_answer_head(r, self)

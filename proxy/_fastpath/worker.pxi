@@ -711,17 +711,18 @@ cdef class Worker(Conductor):
 
     cdef void relay(self, Request r, UpstreamH1 u, const char* p, size_t n) noexcept:
         """A piece of the answer's body goes to the client, or waits for it."""
+        cdef Link c
         cdef int rc
         cdef Spool q
         if n == 0 or r.is_header_only:
             return
         if r.limit_rate and r.waiting is None:
-            r.waiting = answer_spool(u.s)
+            r.waiting = answer_spool(u, None)
         if r.limit_rate and r.pacer is None and not r.stream.is_blocked():
             rc = (<Spool>r.waiting).put(p, n)
             if rc < 0 or self.send_waiting(r) < 0:
                 self.fail(r, rc if rc < 0 else INTERNAL)
-            elif r.waiting is not None and (<Spool>r.waiting).room() < READ_BYTES:
+            elif r.waiting is not None and (<Spool>r.waiting).room() < next_read(u):
                 u.pause()
             return
         if r.waiting is not None:
@@ -729,13 +730,14 @@ cdef class Worker(Conductor):
             rc = q.put(p, n)
             if rc < 0:
                 self.fail(r, rc)
-            elif q.room() < READ_BYTES:
+            elif q.room() < next_read(u):
                 u.pause()
             return
         rc = put_body(r, p, n)
         if rc == BLOCKED:
             if u.s.is_buffered and r.buffer_answer != 1:
-                r.waiting = answer_spool(u.s)
+                c = None if r.parent is not None else (<H1Stream>r.stream).conn
+                r.waiting = answer_spool(u, c)
             else:
                 u.pause()
         elif rc < 0 and (r.parent is not None or r.filters is not None):
@@ -762,7 +764,7 @@ cdef class Worker(Conductor):
             room = r.stream.allowance(r)
             if room == 0:
                 return BLOCKED
-            n = q.peek(&p, self.spilled, 65536 if room > 65536 else <size_t>room)
+            n = q.peek(&p, self.spilled, PIECE_BYTES if room > PIECE_BYTES else <size_t>room)
             if n < 0:
                 return DISK_FULL
             if n == 0:
@@ -771,11 +773,14 @@ cdef class Worker(Conductor):
             if rc == 0:
                 rc = r.stream.flush(r)
             q.skip(<size_t>n)
-            if r.call is not None and (<UpstreamH1>r.call).is_paused and q.room() >= READ_BYTES:
+            if r.call is not None and (<UpstreamH1>r.call).is_paused and (
+                    q.room() >= next_read(<UpstreamH1>r.call)):
                 (<UpstreamH1>r.call).unpause()
             if rc:
                 return rc
         r.waiting = None
+        if r.call is not None:
+            (<UpstreamH1>r.call).most_bytes = piece_bytes((<UpstreamH1>r.call).s)
         return 0
 
     cdef void on_answer_end(self, Request r) noexcept:

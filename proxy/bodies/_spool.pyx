@@ -131,6 +131,10 @@ cdef class Spool:
             self.n -= n
             if self.n:
                 memmove(self.memory, self.memory + n, self.n)
+            elif self.fd >= 0:                   # what comes goes into the file
+                free(self.memory)
+                self.memory = NULL
+                self.cap = 0
         if self.at == self.size and self.fd >= 0 and self.file_n:
             ftruncate(self.fd, 0)
             self.file_n = 0

@@ -26,7 +26,7 @@ from recorder import answer
 MANY = int(os.environ.get("HEADRACE_HOSTILE", "2000"))
 SOME = 200
 CUT_WITHIN_S = 30.0               # a guard against hanging, not a measure
-KIB_EACH = 96                     # a first read and proxy_buffers: more waits in a file
+KIB_EACH = 48                     # memory that a connection may cost; an answer waits in a file
 KIB_ALL = 4096                    # what a worker takes with its first thousands, whoever they are
 BIG_BYTES = 384 << 10              # more than the sockets of one client take
 KEPT = 32                         # `keepalive` of an upstream: idle connections that may stay
