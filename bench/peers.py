@@ -8,6 +8,7 @@ limit_req that never bites, keep-alive to the upstream, and as many connections 
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import json
 import os
@@ -253,6 +254,7 @@ class Headrace(Process):
     def __init__(self, folder: Path, root: Path = ROOT, name: str = "headrace") -> None:
         super().__init__(folder)
         self.root, self.name = root, name
+        compileall.compile_dir(root / "proxy", quiet=2)  # bytecode as an install leaves it
 
     def conf(self, kind: str, upstream: int) -> None:
         self.ports = make_ports(kind)
