@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -126,6 +127,7 @@ class Start:
 
             sys.stdout.buffer.write(dump(model).encode("utf-8", "surrogateescape"))
             sys.stdout.flush()
+        gc.freeze()  # on its way out Python would look through all of it several times
 
     def _serve(self, model) -> int:  # type: ignore[no-untyped-def]
         from proxy.process import upgrade

@@ -13,6 +13,7 @@ from proxy._fastpath import Listener
 from proxy.base._pcre import set_limits
 from proxy.base._request import Location, Server
 from proxy.base._shm import Zone
+from proxy.conf.inherit import only_grows
 from proxy.conf.report import ConfError
 from proxy.content import freeze as content_freeze
 from proxy.content.ssi import freeze_ssi
@@ -355,6 +356,7 @@ def freeze_client(location: Location, block: Block) -> None:
     put_size(location, "limit_rate_after", get("limit_rate_after"), block)
 
 
+@only_grows
 def check(model: Block) -> None:
     """Raises ConfError for what only freezing can find wrong."""
     try:
@@ -364,6 +366,7 @@ def check(model: Block) -> None:
     model.notes.extend(("warn", text) for text in plan.warnings)
 
 
+@only_grows
 def build(model: Block, seat: Seat) -> Plan:
     """The plan of a worker."""
     names = [name for name in tls.tls_zones(model) if name in seat.shared]

@@ -3,6 +3,8 @@ the default) by nginx's rule: what an inner block says replaces the outer value 
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 
 from proxy.conf.directive import DIRECTIVES, MAIN, Directive, find
@@ -11,10 +13,30 @@ from proxy.conf.report import ConfError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
+    from collections.abc import Callable, Iterator
+    from typing import Any, ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 MISSING = object()
+
+
+def only_grows(function: Callable[P, R]) -> Callable[P, R]:
+    """No garbage is collected while `function` runs: all it makes stays, and a large conf would
+    be looked through again and again."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **named: P.kwargs) -> R:
+        was_on = gc.isenabled()
+        gc.disable()
+        try:
+            return function(*args, **named)
+        finally:
+            if was_on:
+                gc.enable()
+
+    return run
 
 
 class Statement:
@@ -52,8 +74,8 @@ class Block:
 
     __slots__ = (
         "args", "blocks", "conf_prefix", "file", "files", "has_rows", "line", "name", "notes",
-        "parent", "prefix", "rows", "statements", "token", "value", "where", "_found", "_named",
-        "_own",
+        "parent", "prefix", "rows", "statements", "token", "value", "where", "_found", "_given",
+        "_inherited", "_named", "_own",
     )  # fmt: skip
 
     def __init__(self, name: str, where: int, token: Token, parent: Block | None = None) -> None:
@@ -71,6 +93,9 @@ class Block:
         self.rows: list[list[Token]] = []
         self._own: dict[str, Any] = {}
         self._found: dict[str, Any] = {}
+        # What the blocks of one kind in here find that do not say it themselves: they share it.
+        self._given: dict[int, dict[str, Any]] = {}
+        self._inherited = parent._given.setdefault(where, {}) if parent else self._found
         self._named: tuple[int, dict[str, list[Block]]] = (0, {})  # of so many blocks
         # Of the whole conf, shared by all its blocks:
         self.prefix: str = parent.prefix if parent else ""
@@ -97,9 +122,10 @@ class Block:
         Raises LookupError for a name nobody declared. Found values are kept, so ask only when
         the conf is read to its end.
         """
-        value = self._found.get(name, MISSING)
+        known = self._found if name in self._own else self._inherited
+        value = known.get(name, MISSING)
         if value is MISSING:
-            value = self._found[name] = self._find_value(name)
+            value = known[name] = self._find_value(name)
         return value
 
     def has(self, name: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from proxy.conf.directive import DIRECTIVES, FUNCTION, MAIN, find
-from proxy.conf.inherit import Block, Statement
+from proxy.conf.inherit import Block, Statement, only_grows
 from proxy.conf.lexer import Token, statements
 from proxy.conf.report import COMMAND_LINE, ConfError, nearest
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_DEPTH = 64  # of files that include files, and of blocks in blocks
 
 
+@only_grows
 def load(path: str, prefix: str = "", globals: str = "") -> Block:
     """Read the conf at `path` whole. `prefix` is where relative names of other files start (the
     conf's directory unless given); `globals` is the text of -g. Raises ConfError.
