@@ -113,6 +113,10 @@ class Serving:
         for order in self.seat.take_orders():
             if order == orders.TERMINATE:
                 self.loop.stop()
+            elif order == orders.EMPTY:
+                self.is_accepting = False
+                for listener, _ in self.accepting:
+                    listener.empty()
             elif order == orders.QUIT:
                 self.quit()
             elif order == orders.REOPEN:

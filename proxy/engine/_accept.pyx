@@ -38,6 +38,7 @@ cdef extern from "<netinet/tcp.h>" nogil:
 
 cdef enum:
     A_TURN = 64               # accepted in one turn of the loop; then others have theirs
+    A_LAST = 65536            # before we leave: a whole queue, however long the kernel lets it be
     REST_MS = 500             # out of descriptors or memory: nginx's accept_mutex_delay
 
 
@@ -64,13 +65,22 @@ cdef class Acceptor(Watched):
         self.forget_deadline()
         self.close_watch()
 
+    def empty(self):
+        """Accept who waits in the queue, then no more: once the socket is gone they were reset."""
+        if self.fd >= 0:
+            self.accept(A_LAST)
+            self.close()
+
     cdef void on_ready(self, int events) noexcept:
+        self.accept(A_TURN)
+
+    cdef void accept(self, int most) noexcept:
         cdef sockaddr_storage address
         cdef socklen_t n
         cdef int fd
         cdef int _turn
         tick()
-        for _turn in range(A_TURN):
+        for _turn in range(most):
             if self.fd < 0:                      # the worker is full
                 return
             n = sizeof(address)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from proxy.observe.error_log import ALERT, DEBUG, NOTICE
 from proxy.process import zones
 from proxy.process.children import CONTROLLER, NEW_BINARY, WORKER, Child, give_birth
-from proxy.process.seat import QUIT, READY, RELOAD, REOPEN, TERMINATE, Seat
+from proxy.process.seat import EMPTY, QUIT, READY, RELOAD, REOPEN, TERMINATE, Seat
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -239,6 +239,16 @@ class Crew:
     def dismiss_workers(self) -> None:
         for child in self.workers:
             self.dismiss(child)
+
+    def empty(self) -> None:
+        """Workers accept who has connected: sockets that close reset whoever is in their queue."""
+        for child in self.workers:
+            child.tell(EMPTY)
+
+    @property
+    def is_starting(self) -> bool:
+        """Is there a worker that does not accept yet?"""
+        return any(not it.is_ready for it in self.workers)
 
     def terminate(self) -> None:
         """Everybody leaves now; who has not within a second is killed."""

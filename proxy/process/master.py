@@ -220,9 +220,18 @@ class Master:
         if not self._phase:
             self._phase = "quit"
             self.crew.is_leaving = True
+            has_other = self._has_other_master()
+            if not has_other:
+                self.crew.empty()
             self.crew.dismiss_workers()
-            keep_paths = self._has_other_master()
-            self.timers.add(REFUSE_AFTER_S, lambda: self.sockets.close(keep_paths=keep_paths))
+            self.timers.add(REFUSE_AFTER_S, lambda: self._refuse(has_other))
+
+    def _refuse(self, has_other: bool) -> None:
+        """Listen no more, once each worker had its time to accept who was there."""
+        if self.crew.is_starting:
+            self.timers.add(REFUSE_AFTER_S, lambda: self._refuse(has_other))
+        else:
+            self.sockets.close(keep_paths=has_other)
 
     def _reopen(self) -> None:
         generation = self.crew.generation

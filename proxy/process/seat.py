@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from proxy.observe.error_log import ErrorLog
     from proxy.process.options import Options
 
+EMPTY = "e"  # accept who waits in the queues, then no more: nobody comes after us
 QUIT = "q"  # finish what is running, then leave
 TERMINATE = "t"  # leave now
 REOPEN = "r"  # open the logs anew
@@ -30,9 +31,9 @@ class Seat:
     """What one child needs to work.
 
     number         worker slot, 0 …; -1 for the controller
-    ledger         what is taken in shared memory stands under it; unique among the living, 1 …
-    ledger         a small number no other living worker has: the old and the new worker of one
-                   slot live side by side during a reload, and each counts what it holds
+    ledger         a small number no other living worker has, 1 …: what is taken in shared memory
+                   stands under it. The old and the new worker of one slot live side by side
+                   during a reload, and each counts what it holds
     generation     counts reloads, from 1
     listeners      (address key, descriptor); the controller has its own Unix socket there
     control_fd     see above; `take_orders` reads it, `tell_ready` writes it

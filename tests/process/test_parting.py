@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 import time
@@ -46,6 +47,19 @@ def test_a_quiet_connection_ends_cleanly_also_when_a_request_crosses_it(headrace
         time.sleep(0.005)
         assert client.sock.recv(100) == b"", "an end, no reset"
         client.close()
+
+
+def test_who_connected_before_a_worker_was_ready_is_answered_though_it_leaves(headrace):
+    """The order to leave comes before the first accept: sockets that close would reset them."""
+    rows = "".join(f"location /{n}/ {{ return 200 many; }}" for n in range(2000))
+    gateway = headrace(CONF.replace("location", rows + "location", 1))  # takes a while to read
+    clients = [gateway.client().send("GET / HTTP/1.1\r\nHost: a\r\n\r\n") for _ in range(20)]
+    gateway.signal(signal.SIGQUIT)
+    for client in clients:
+        answer = client.read()
+        assert (answer.text, answer.get("connection")) == ("fine", "close")
+        client.close()
+    assert gateway.process.wait(10) == 0
 
 
 def test_a_reload_asked_for_as_soon_as_it_listens_is_made(headrace):
