@@ -67,13 +67,13 @@ from proxy.routing._names cimport Names, find_server, read_host
 from proxy.routing._rewrite cimport REWRITE_AGAIN, REWRITE_STATUS, Program, run as run_rewrite
 from proxy.routing._uri cimport Uri, read_inner_uri, read_uri
 from proxy.upstream._balance cimport (
-    PEER_FAILED, PEER_NEXT, PEER_OK, Outcome, Peer, Tried, Upstream, on_released, pick, pick_known,
+    PEER_FAILED, PEER_NEXT, PEER_OK, Outcome, Peer, Tried, Upstream, on_released, pick,
     refund_try, start_tries,
 )
 from proxy.upstream._settings cimport (
     ProxySettings, keep_for_redirect, obey_accel, shape_answer, write_request_head,
 )
-from proxy.upstream._sticky cimport StickyCookie, known_peer, name_peer
+from proxy.upstream._sticky cimport name_peer, pick_sticky
 from proxy.upstream.next_upstream cimport NEXT_403, NEXT_404, condition_of, may_retry
 from proxy.variables._variables cimport Template, evaluate, put_groups
 from proxy.wire._chunked cimport (

@@ -400,7 +400,6 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     cdef Peer p = None
     cdef UpstreamH1 conn
     cdef Str key
-    cdef Str known
     cdef bint is_tls
     cdef bint is_new = t == NULL
     cdef uint8_t taken
@@ -430,18 +429,16 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
             return rc
     elif r.client is not None:
         key = text(<const char*>r.client.address.binary, r.client.address.binary_n)
-    known.n = 0
     if r.asked != NULL:                          # a function's
         p = take_replica(w.waiting, <Version>r.version, <Asked*>r.asked, t, key.p, key.n)
         if p is None:
             return wait_for_replica(w, r)
     elif u.sticky is not None:
-        known = known_peer(<StickyCookie>u.sticky, r)
-        p = pick_known(u, t, known, clock.now_ms)
+        p = pick_sticky(u, r, t, clock.now_ms)
     if p is None:
         p = pick(u, t, key.p, key.n, clock.now_ms)
     if p is not None and u.sticky is not None and r.asked == NULL:
-        rc = name_peer(<StickyCookie>u.sticky, r, p)
+        rc = name_peer(u, r, p)
         if rc < 0:
             on_released(u, p, NULL, PEER_OK, clock.now_ms)
             return rc

@@ -82,7 +82,7 @@ cdef class Peer:
     cdef uint32_t row         # of the zone's ledger
     cdef readonly bytes name      # as in $upstream_addr: 127.0.0.1:80, [::1]:80, unix:/path
     cdef readonly bytes server    # the text of its server directive (ring points)
-    cdef readonly bytes sticky_id  # 32 hex digits; empty until the upstream is sticky
+    cdef readonly bytes sticky_id  # its route, or 32 hex digits; empty until one is needed
     cdef readonly bytes sockaddr  # for connect(2), whole
     cdef readonly int family      # AF_INET, AF_INET6, AF_UNIX
     cdef readonly bint is_backup
@@ -115,8 +115,8 @@ cdef class Upstream:
     cdef uint64_t keepalive_timeout_ms
     cdef public object key             # hash: text with variables; the plan compiles it
     cdef public object compiled_key    # the plan's
-    cdef public object sticky          # _sticky.StickyCookie, or None
-    cdef dict known                    # sticky_id → Peer, of the generation below
+    cdef public object sticky          # _sticky.StickyCookie or StickyKey, or None
+    cdef dict known                    # sticky_id → Peers, of the generation below
     cdef uint32_t known_generation
     cdef Zone zone                     # None: state is private
     cdef ZoneHead* zone_head
@@ -143,6 +143,10 @@ cdef Peer pick(Upstream u, Tried* t, const char* key, uint32_t n, uint64_t now_m
 
 # The same for the peer of that sticky_id; None: it may not be asked (again).
 cdef Peer pick_known(Upstream u, Tried* t, Str id, uint64_t now_ms)
+
+# The one of those that may be asked (again) whose share the key is; few keys move when peers
+# come and go. None: none may.
+cdef Peer pick_alike(Upstream u, Tried* t, Str key, uint64_t now_ms)
 
 # Give the peer back, once a pick. Counts t.tries down (0 if the upstream is single).
 # t may be NULL when the request is over.

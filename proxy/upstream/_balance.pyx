@@ -6,6 +6,7 @@ so that a conf spreads its load here as it does there.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from libc.math cimport log
 from libc.stdint cimport UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memset
@@ -93,19 +94,20 @@ cdef class Peer:
     name as in $upstream_addr; sockaddr the bytes for connect(2); server the text of
     the server directive (default: name). weight, max_fails, fail_timeout_ms,
     max_conns (0: no bound), is_backup and is_down mean what nginx's parameters of
-    `server` mean.
+    `server` mean. sticky_id: by what `sticky` knows it; else a hash of its name.
     """
 
     def __cinit__(self, bytes name not None, int family, bytes sockaddr not None, *,
                   bytes server=None, int weight=1, uint32_t max_fails=1,
                   uint64_t fail_timeout_ms=10000, uint32_t max_conns=0,
-                  bint is_backup=False, bint is_down=False):
+                  bint is_backup=False, bint is_down=False, bytes sticky_id=b""):
         if weight < 1 or weight > 1000000:
             raise ValueError("weight must be 1..1000000")
         self.name = name
         self.server = name if server is None else server
         self.family = family
         self.sockaddr = sockaddr
+        self.sticky_id = sticky_id
         self.is_backup = is_backup
         self.core.state = &self.own
         self.core.owner = <void*>self
@@ -734,15 +736,51 @@ cdef Peer pick_known(Upstream u, Tried* t, Str id, uint64_t now_ms):
         for p in u.peers_:
             if not p.sticky_id:
                 p.sticky_id = md5(p.name, usedforsecurity=False).hexdigest().encode()
-            u.known.setdefault(p.sticky_id, p)
-    p = u.known.get(id.p[:id.n]) if id.n else None
-    if p is None:
+            u.known.setdefault(p.sticky_id, []).append(p)
+    same = u.known.get(id.p[:id.n]) if id.n else None
+    if same is None:
         return None
     lock(u)
-    if is_tried(t, p.core.slot) or not may_take(&p.core, now_ms):
+    for p in same:
+        if not is_tried(t, p.core.slot) and may_take(&p.core, now_ms):
+            return take_locked(u, chosen(&p.core, t, now_ms))
+    unlock(u)
+    return None
+
+
+cdef Peer pick_alike(Upstream u, Tried* t, Str key, uint64_t now_ms):
+    cdef PeerCore* best = NULL
+    cdef PeerCore* c
+    cdef double score
+    cdef double most = -1
+    cdef uint32_t i
+    lock(u)
+    for i in range(u.primary.n):                 # rendezvous hashing, by weight
+        c = u.primary.rows[i]
+        if is_tried(t, c.slot) or not may_take(c, now_ms):
+            continue
+        score = c.weight / -log((<double>(mixed(key, <Peer>c.owner) >> 11) + 0.5) * 2.0 ** -53)
+        if score > most:
+            best = c
+            most = score
+    if best == NULL:
         unlock(u)
         return None
-    return take_locked(u, chosen(&p.core, t, now_ms))
+    return take_locked(u, chosen(best, t, now_ms))
+
+
+cdef uint64_t mixed(Str key, Peer p) noexcept:
+    # FNV-1a of both, its weak high bits mixed (splitmix64): the same in all workers
+    cdef uint64_t h = <uint64_t>0xCBF29CE484222325
+    cdef const char* name = PyBytes_AS_STRING(p.name)
+    cdef Py_ssize_t i
+    for i in range(key.n):
+        h = (h ^ <uint8_t>key.p[i]) * <uint64_t>0x100000001B3
+    for i in range(PyBytes_GET_SIZE(p.name)):
+        h = (h ^ <uint8_t>name[i]) * <uint64_t>0x100000001B3
+    h = (h ^ h >> 30) * <uint64_t>0xBF58476D1CE4E5B9
+    h = (h ^ h >> 27) * <uint64_t>0x94D049BB133111EB
+    return h ^ h >> 31
 
 
 cdef void on_released(Upstream u, Peer p, Tried* t, Outcome outcome, uint64_t now_ms) noexcept:

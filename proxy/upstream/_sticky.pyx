@@ -1,7 +1,9 @@
-# `sticky cookie` of an upstream: a client is sent to the peer that answered it before.
+# `sticky` of an upstream: a client is sent to the peer that answered it before, or that it names.
 #
-# The cookie's value is the MD5 of the peer's address in hex, as nginx documents it. If that peer
-# cannot be asked, the balancing method chooses another, and the cookie follows.
+# A cookie's value is the MD5 of the peer's address in hex, as nginx documents it. If that peer
+# cannot be asked, the balancing method chooses another, and the cookie follows. `route` looks for
+# the peer of that name; what is known by a header, a variable or the address has a place among
+# the peers by a hash.
 
 from cython cimport final
 from libc.stdint cimport int64_t, uint16_t, uint64_t
@@ -14,6 +16,7 @@ from proxy.base._clock cimport clock
 from proxy.base._request cimport Request
 from proxy.base.span cimport is_equal, of_bytes, text
 from proxy.base.verdict cimport NO_MEMORY
+from proxy.upstream._balance cimport pick_alike, pick_known
 from proxy.variables._lines cimport get_cookie
 from proxy.variables._variables cimport evaluate
 
@@ -35,11 +38,33 @@ cdef class StickyCookie:
         self.age_s = age_s
 
 
-cdef Str known_peer(StickyCookie s, Request r) noexcept:
+@final
+cdef class StickyKey:
+    def __init__(self, list keys not None, bint is_route):
+        self.keys = keys
+        self.is_route = is_route
+
+
+cdef Peer pick_sticky(Upstream u, Request r, Tried* t, uint64_t now_ms):
+    cdef StickyCookie s
     cdef Str value
-    if get_cookie(r, <uint64_t>&s.name_s, &value) == 1 and value.n == 32:
-        return value
-    return text(b"", 0)
+    if type(u.sticky) is not StickyCookie:
+        return pick_by_key(<StickyKey>u.sticky, u, r, t, now_ms)
+    s = <StickyCookie>u.sticky
+    if get_cookie(r, <uint64_t>&s.name_s, &value) != 1 or value.n != 32:
+        value = text(b"", 0)
+    return pick_known(u, t, value, now_ms)       # without a value, too: it names the peers
+
+
+cdef Peer pick_by_key(StickyKey s, Upstream u, Request r, Tried* t, uint64_t now_ms):
+    cdef Template key
+    cdef Str value
+    for key in s.keys:
+        if evaluate(key, r, &value) == 0 and value.n:
+            if s.is_route:
+                return pick_known(u, t, value, now_ms)
+            return pick_alike(u, t, value, now_ms)
+    return None
 
 
 cdef size_t write_age(StickyCookie s, char* out) noexcept:
@@ -57,17 +82,22 @@ cdef size_t write_age(StickyCookie s, char* out) noexcept:
     return <size_t>snprintf(out, 96, "; expires=%s; max-age=%lld", date, <long long>s.age_s)
 
 
-cdef int name_peer(StickyCookie s, Request r, Peer p) noexcept:
+cdef int name_peer(Upstream u, Request r, Peer p) noexcept:
+    cdef StickyCookie s
     cdef Str attributes
     cdef Str id = of_bytes(p.sticky_id)
-    cdef size_t n = s.name_s.n
+    cdef size_t n
     cdef size_t size
     cdef uint16_t i
     cdef char* line
     cdef int rc
+    if type(u.sticky) is not StickyCookie:
+        return 0
+    s = <StickyCookie>u.sticky
     rc = evaluate(s.attributes, r, &attributes)
     if rc < 0:
         return rc
+    n = s.name_s.n
     line = <char*>take(&r.arena, n + 1 + id.n + attributes.n + 96)
     if line == NULL:
         return NO_MEMORY

@@ -248,8 +248,10 @@ directive(
 directive(
     "sticky", UPSTREAM, read=read_sticky, least=1, most=None, inherit=False,
     syntax="cookie NAME | cookie=NAME [expires=TIME|max] [domain=NAME] [path=PATH] [httponly] "
-    "[secure] [samesite=strict|lax|none]",
-    doc="Sends a client to the server that its cookie names, while that one can be asked.",
+    "[secure] [samesite=strict|lax|none] | route $NAME … | header=NAME | variable=$NAME | "
+    "claim=NAME | address",
+    doc="Sends a client to the server that its cookie or route names, or whose share its value is, "
+    "while that one can be asked.",
 )
 directive(
     "ip_hash", UPSTREAM, inherit=False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import proxy.upstream._variables  # noqa: F401  (declares $proxy_host and its kin)
 from proxy.upstream._rewrite import freeze_cookies, freeze_redirects
 from proxy.upstream._settings import ProxySettings
-from proxy.upstream._sticky import StickyCookie
+from proxy.upstream._sticky import StickyCookie, StickyKey
 from proxy.upstream.directives import DEFAULT_FIELDS, HIDDEN_FIELDS, read_buffers
 from proxy.upstream.dynamic import DynamicTargets
 from proxy.upstream.proxy_pass import VariableTarget, find_upstream
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from proxy.upstream.dynamic import Resolver
     from proxy.upstream.proxy_pass import Target
     from proxy.upstream.servers import UpstreamSettings
+    from proxy.upstream.sticky import Sticky
     from proxy.upstream.tls import TlsContexts
 
 # What a request carries to the upstream unless proxy_set_header says otherwise.
@@ -80,9 +81,7 @@ class Upstreams:
                 upstream.compiled_key = compile_text(upstream.key, block)
             sticky = block.own("sticky")
             if sticky is not None:
-                age_s, others = sticky.lifetime
-                attributes = compile_text(others, block)
-                upstream.sticky = StickyCookie(sticky.name.encode(), attributes, age_s)
+                upstream.sticky = make_sticky(sticky, block)
             key = upstream.name.decode().lower()
             self.named[key] = upstream
             self.settings[key] = settings
@@ -207,3 +206,12 @@ class Upstreams:
         if text == "$proxy_host" and s.proxy_host is not None:
             text = s.proxy_host.decode()
         return compile_text(text, block)
+
+
+def make_sticky(sticky: Sticky, block: Block) -> StickyCookie | StickyKey:
+    """What `sticky` of an upstream block becomes. Raises ConfError for an unknown variable."""
+    if sticky.kind != "cookie":
+        keys = [compile_text(text, block) for text in sticky.keys]
+        return StickyKey(keys, sticky.kind == "route")
+    age_s, others = sticky.lifetime
+    return StickyCookie(sticky.name.encode(), compile_text(others, block), age_s)

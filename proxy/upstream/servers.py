@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 METHODS = ("hash", "ip_hash", "least_conn", "random")
 WITHOUT_BACKUP = ("hash", "ip_hash", "random")
-KNOWN_TO_NGINX = ("drain", "route=", "service=", "slow_start=")
+KNOWN_TO_NGINX = ("drain", "service=", "slow_start=")
 LEAST_ZONE_BYTES = 8 * 4096
 
 
@@ -35,7 +35,8 @@ class ServerLine:
 
     text: the address as written (ring points of `hash consistent` come from it). endpoint:
     port 80 when none was written. fail_timeout_ms: whole seconds, as nginx reads it.
-    max_conns: 0 is no bound. is_resolved: `resolve`, follow the name at run time.
+    max_conns: 0 is no bound. is_resolved: `resolve`, follow the name at run time. route: the word
+    that `sticky route` looks for.
     """
 
     text: str
@@ -47,6 +48,7 @@ class ServerLine:
     is_backup: bool = False
     is_down: bool = False
     is_resolved: bool = False
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ def _read_parameter(word: Token, methods: list[str]) -> dict[str, Any]:
         return {"is_down": True}
     if word == "resolve":
         return {"is_resolved": True}
+    if name == "route" and text:
+        return {"route": text}
     if name + equals in KNOWN_TO_NGINX:
         raise ConfError(word, f'parameter "{name}" is known to nginx, not supported by Headrace')
     raise ConfError(word, f'invalid parameter "{word}"')
@@ -165,6 +169,9 @@ def check_upstream(block: Block) -> None:
     if all(line.is_backup for line in servers):
         raise block.error(f'no servers in upstream "{name}"')
     used = [it for it in block.statements if it.name in METHODS]
+    sticky = block.own("sticky")
+    if sticky is not None and sticky.kind == "route" and not any(line.route for line in servers):
+        raise block.error(f'no server of upstream "{name}" has a "route=" for its "sticky route"')
     for again in used[1:]:
         block.warn("load balancing method redefined", again.token)
     if any(line.is_resolved for line in servers) and block.own("zone") is None:
@@ -188,6 +195,9 @@ def read_upstream(block: Block) -> UpstreamSettings:
             method, key = it.name, None
     keepalive, is_local = block.get("keepalive")
     servers = tuple(block.own("server"))
+    sticky = block.own("sticky")
+    if sticky is None or sticky.kind != "route":
+        servers = tuple(replace(line, route="") for line in servers)
     resolver = block.get("resolver")
     if resolver is None and any(line.is_resolved for line in servers):
         raise block.error(
@@ -256,6 +266,7 @@ def make_peers(line: ServerLine, addresses: Iterable[str]) -> list[Peer]:
         "max_conns": line.max_conns,
         "is_backup": line.is_backup,
         "is_down": line.is_down,
+        "sticky_id": line.route.encode(),
     }
     if line.endpoint.path:
         return [Peer(*pack_unix(line.endpoint.path), **settings)]

@@ -1,14 +1,13 @@
-"""What `sticky` says: by what a client is known again, and what lets it name a version itself.
+"""What `sticky` says: by what a client is known again, and what lets it say itself who answers.
 
     sticky cookie=NAME [expires=TIME|max] [domain=NAME] [path=PATH] [httponly] [secure]
-                       [samesite=strict|lax|none] [tag_header=NAME] [tag_cookie=NAME]
-    sticky header=NAME | variable=$NAME | claim=NAME | address  [tag_header=…] [tag_cookie=…]
-    sticky tag_header=NAME
+                       [samesite=strict|lax|none]
+    sticky header=NAME | variable=$NAME | claim=NAME | address
+    sticky route $NAME …                       in an upstream: the `route=` of a server
+    sticky tag_header=NAME tag_cookie=NAME     in a function, also behind the others
 
 `sticky cookie NAME …` is read too, as nginx writes it. `claim=sub` is the variable
-$jwt_claim_sub. In an `upstream` block only a cookie may be said, and no tag.
-
-A tag names a version outright; Knative-Serving-Tag does so without being said.
+$jwt_claim_sub. A tag names a version outright; Knative-Serving-Tag does so without being said.
 """
 
 from __future__ import annotations
@@ -30,6 +29,10 @@ VARIABLE = re.compile(r"\$?([A-Za-z0-9_]{1,64})")
 VALUE = re.compile(r"[!-:<-~]{1,255}")  # of a cookie's attribute: no ";", no space
 FOREVER_S = 10 * 365 * 86_400
 KINDS = ("cookie", "header", "variable", "claim")
+LEARN = (
+    'parameter "learn" is known to nginx, not supported by Headrace: "cookie" needs no table of '
+    'sessions, and "variable" knows clients by what they send'
+)
 ATTRIBUTES = {
     "expires": re.compile(r"[0-9a-z ]{1,64}"),
     "domain": VALUE,
@@ -40,8 +43,9 @@ SAME_SITE = ("strict", "lax", "none")
 
 
 class Sticky(NamedTuple):
-    """kind: cookie, header, variable, address, or "" when only tags are said. name: of the cookie,
-    the header, or the variable without "$". attributes: of Set-Cookie, each begun by "; "."""
+    """kind: cookie, header, variable, address, route, or "" when only tags are said. name: of the
+    cookie, the header, or the variable without "$"; of a route all variables, each with its "$".
+    attributes: of Set-Cookie, each begun by "; "."""
 
     kind: str
     name: str = ""
@@ -54,6 +58,19 @@ class Sticky(NamedTuple):
         """(seconds that the cookie is kept, 0 for its session; the other attributes)."""
         found = re.match(r"; Max-Age=(\d+)", self.attributes)
         return (int(found[1]), self.attributes[found.end() :]) if found else (0, self.attributes)
+
+    @property
+    def keys(self) -> list[str]:
+        """Texts with variables: the first that is not empty is what a client is known by."""
+        if self.kind == "route":
+            return self.name.split()
+        field = self.name.lower().replace("-", "_")
+        found = {
+            "header": f"$http_{field}",
+            "variable": f"${self.name}",
+            "address": "$binary_remote_addr",
+        }.get(self.kind)
+        return [found] if found else []
 
     def __str__(self) -> str:
         """As read_words reads it: what the controller tells workers."""
@@ -72,6 +89,14 @@ class Sticky(NamedTuple):
 def read_words(words: Iterable[str]) -> Sticky:
     """The words behind `sticky`. Raises ValueError that names the wrong one."""
     words = list(words)
+    if words[:1] == ["learn"]:
+        raise ValueError(LEARN)
+    if words[:1] == ["route"]:
+        wrong = [it for it in words[1:] if not VARIABLE.fullmatch(it) or it[0] != "$"]
+        if wrong or len(words) == 1:
+            text = f'invalid parameter "{wrong[0]}"' if wrong else '"route" wants variables'
+            raise ValueError(text)
+        return Sticky("route", " ".join(words[1:]))
     if len(words) > 1 and words[0] in KINDS:  # nginx: cookie NAME
         words[:2] = [f"{words[0]}={words[1]}"]
     kind = name = ""
@@ -141,10 +166,14 @@ def read_sticky(args: list[Token], block: Block) -> Sticky:
         found = read_words(args)
     except ValueError as error:
         raise ConfError(args[0], f'{error} in "sticky" directive') from None
-    has_tag = found.tag_header or found.tag_cookie
-    if block.name != "upstream":
-        if "$" in found.attributes:
-            raise ConfError(args[0], 'the cookie of a function\'s "sticky" has no variables')
-    elif found.kind != "cookie" or has_tag:
-        raise ConfError(args[0], 'an upstream is "sticky" by a cookie alone')
+    why = ""
+    if block.name == "upstream":
+        if found.tag_header or found.tag_cookie:
+            why = 'an upstream has no versions for a tag to name: see "sticky route"'
+    elif found.kind == "route":
+        why = 'the versions of a function have no routes: see "tag", "tag_header" and "tag_cookie"'
+    elif "$" in found.attributes:
+        why = 'the cookie of a function\'s "sticky" has no variables'
+    if why:
+        raise ConfError(args[0], f'{why} in "sticky" directive')
     return found

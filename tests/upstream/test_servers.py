@@ -111,7 +111,7 @@ def test_zone_and_resolver() -> None:
         ("server a up;", 'invalid parameter "up" in conf:3'),
         ("server a drain;", 'parameter "drain" is known to nginx, not supported by Headrace'),
         ("server a service=x;", "not supported by Headrace in conf:3"),
-        ("server a route=x;", "not supported by Headrace in conf:3"),
+        ("server a route=;", 'invalid parameter "route=" in conf:3'),
         ("server a:0;", 'invalid port in upstream "a:0" in conf:3'),
         ("server a:70000;", 'invalid port in upstream "a:70000" in conf:3'),
         ("server unix:;", "no path in the unix domain socket"),

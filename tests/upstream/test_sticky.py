@@ -1,4 +1,4 @@
-"""`sticky cookie` of an upstream: the peer that a cookie names answers while it can."""
+"""`sticky` of an upstream: the peer that a client is known to, or names, answers while it can."""
 
 from __future__ import annotations
 
@@ -68,13 +68,76 @@ def test_who_fails_is_left_and_the_cookie_follows(headrace) -> None:
     assert id_of(gateway, 1 if answer.text == "one" else 2) in cookies[0]
 
 
+ROUTES = """
+    access_log off;
+    upstream u {
+        server 127.0.0.1:%%PORT_1%% route=a max_fails=0;
+        server 127.0.0.1:%%PORT_2%% route=b weight=5;
+        server 127.0.0.1:%%PORT_3%% route=c backup;
+        sticky WORDS;
+    }
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / { proxy_pass http://u; proxy_next_upstream error http_503; }
+    }
+    server { listen 127.0.0.1:%%PORT_1%%; location / { return 200 one; }
+             location /busy { return 503; } }
+    server { listen 127.0.0.1:%%PORT_2%%; location / { return 200 two; } }
+    server { listen 127.0.0.1:%%PORT_3%%; location / { return 200 three; } }
+"""
+
+
+def test_a_route_names_the_peer(headrace) -> None:
+    gateway = headrace(ROUTES.replace("WORDS", "route $cookie_r $arg_r"))
+    for _ in range(4):
+        assert gateway.get("/", Cookie="r=a").text == "one"
+        assert gateway.get("/?r=b", Cookie="r=a").text == "one"  # the first that is not empty
+        assert gateway.get("/?r=a").text == "one"
+        assert gateway.get("/?r=c").text == "three"
+        assert gateway.get("/busy?r=a").text == "two"  # it cannot answer: as if none was named
+    assert gateway.get("/?r=a").get("set-cookie") is None
+    found = [gateway.get(f"/?r={name}").text for name in ("", "nobody", "A") * 4]
+    assert found.count("two") == 10  # by weight, 5 of 6
+
+
+@pytest.mark.parametrize(
+    ("words", "field"), [("header=X-User", "X-User"), ("variable=$http_x_user", "X-User")]
+)
+def test_a_value_has_its_peer(headrace, words: str, field: str) -> None:
+    gateway = headrace(ROUTES.replace("WORDS", words))
+    chosen = {}
+    for n in range(120):
+        chosen[n] = gateway.get("/", **{field: f"user{n}"}).text
+    for n, peer in chosen.items():
+        assert gateway.get("/", **{field: f"user{n}"}).text == peer
+    share = list(chosen.values()).count("two") / 120
+    assert 0.7 < share < 0.95  # 5 of 6, by weight
+    assert set(chosen.values()) == {"one", "two"}  # a backup only when nobody else is there
+    for n, peer in chosen.items():
+        if peer == "one":
+            assert gateway.get("/busy", **{field: f"user{n}"}).text == "two"
+            break
+    assert gateway.get("/").status == 200  # who says nothing is known by nothing
+
+
+def test_an_address_has_its_peer(headrace) -> None:
+    gateway = headrace(ROUTES.replace("WORDS", "address"))
+    assert len({gateway.get("/").text for _ in range(8)}) == 1
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ("header=X", "by a cookie alone"),
-        ("cookie=a tag_header=X", "by a cookie alone"),
+        ("cookie=a tag_header=X", 'no versions for a tag to name: see "sticky route" in "sticky"'),
         ("cookie=a samesite=maybe", 'invalid parameter "samesite=maybe"'),
-        ("learn", 'invalid parameter "learn"'),
+        ("learn create=$a lookup=$b zone=z:1m", '"learn" is known to nginx, not supported by'),
+        ("route", '"route" wants variables'),
+        ("route $arg_r x", 'invalid parameter "x"'),
+        ("route $arg_r", 'no server of upstream "u" has a "route="'),
+        ("header=X header=Y", 'invalid parameter "header=Y": another "header" stands before it'),
+        ("variable=$nothing_known", 'unknown "nothing_known" variable'),
+        ("address httponly", 'invalid parameter "httponly": it is for a cookie'),
+        ("by=magic", 'invalid parameter "by=magic"'),
     ],
 )
 def test_what_it_cannot_mean_is_refused(tmp_path, words, why) -> None:
@@ -84,3 +147,20 @@ def test_what_it_cannot_mean_is_refused(tmp_path, words, why) -> None:
     said = run("-t", "-p", str(tmp_path), "-c", str(conf))
     assert said.returncode == 1
     assert why in said.stderr
+    assert f"{conf}:1" in said.stderr
+
+
+def test_a_function_has_the_same_grammar_but_for_routes(tmp_path) -> None:
+    (tmp_path / "logs").mkdir()
+    conf = tmp_path / "x.conf"
+    for words, why in (
+        ("cookie srv expires=1h", ""),
+        ("header=X tag_header=Y", ""),
+        ("address", ""),
+        ("route $arg_x", 'no routes: see "tag", "tag_header" and "tag_cookie" in "sticky"'),
+        ("learn create=$a", '"learn" is known to nginx'),
+    ):
+        conf.write_text(f"events {{}} http {{ function f {{ command x; sticky {words}; }} }}")
+        said = run("-t", "-p", str(tmp_path), "-c", str(conf))
+        assert (said.returncode == 0) == (not why), said.stderr
+        assert why in said.stderr
