@@ -21,21 +21,23 @@ cdef class Shadow(SubWaiter):
 
     cdef void on_sub(self, Request sub) noexcept:
         if sub.version is not None:
-            count_version(self.w, <Version>sub.version, sub)
+            count_version(self.w, <Version>sub.version, sub, True)
         self.w.copies.discard(sub)
 
 
-cdef void count_version(Worker w, Version v, Request r) noexcept:
-    """Requests and their durations by function, version and status."""
+cdef void count_version(Worker w, Version v, Request r, bint is_copied) noexcept:
+    """Requests and their durations by function, version and status; copies apart."""
+    cdef uint32_t* series = &v.copy_series if is_copied else &v.series
     if w.counters is None:
         return
-    if v.series == 0:
+    if series[0] == 0:
         try:
-            v.series = <uint32_t>w.counters.row("", "", v.key.decode()) + 1
+            series[0] = <uint32_t>w.counters.row("", "copies" if is_copied else "",
+                                                 v.key.decode()) + 1
         except Exception:
-            v.series = 1                         # not worth another try
-    if v.series > 1:
-        count_request(w.counters, v.series - 1, r.told_status if r.told_status else r.status,
+            series[0] = 1                        # not worth another try
+    if series[0] > 1:
+        count_request(w.counters, series[0] - 1, r.told_status if r.told_status else r.status,
                       (clock.now_ms - r.start_ms) * 1000)
 
 
@@ -45,7 +47,7 @@ cdef void tell_version(Worker w, Request r) noexcept:
     cdef int arm
     if r.location.handler is None:               # it went to the queue, which calls it later
         return
-    count_version(w, v, r)
+    count_version(w, v, r, False)
     if arms is None or not arms.has_copies or not r.is_done or r.is_upgraded or (
             r.n_attempts == 0 or r.parent is not None):
         return

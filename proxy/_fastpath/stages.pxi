@@ -433,6 +433,8 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
         p = take_replica(w.waiting, <Version>r.version, <Asked*>r.asked, t, key.p, key.n)
         if p is None:
             return wait_for_replica(w, r)
+        if is_copy(r):
+            (<Version>r.version).cell.copies += 1
     elif u.sticky is not None:
         p = pick_sticky(u, r, t, clock.now_ms)
     if p is None:

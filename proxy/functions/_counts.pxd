@@ -59,7 +59,7 @@ cdef struct Cell:         # one cache line: of one worker, for one entry
     uint64_t requests     # sent to a replica
     uint64_t cold_starts
     uint64_t refused
-    uint64_t spare
+    uint64_t copies       # among the requests: those for a shadow
 
 
 cdef struct Ticket:       # a request that waits

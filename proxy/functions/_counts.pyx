@@ -122,8 +122,8 @@ cdef class Counts:
         return sum.integral_ms * 1_000_000, sum.requests, sum.in_flight, sum.parked
 
     def look(self, str key not None):
-        """All numbers of a version, for whoever wants to look: cold_starts, refused and those of
-        sample."""
+        """All numbers of a version, for whoever wants to look: cold_starts, refused, copies, and
+        those of sample; requests are clients' alone here."""
         cdef uint32_t i = self.find_entry(key.encode(), ENTRY_VERSION)
         cdef Cell sum
         memset(&sum, 0, sizeof(Cell))
@@ -131,7 +131,8 @@ cdef class Counts:
         if i:
             sum_cells(self, i, &sum, clock.now_ms)
         return {
-            "in_flight": sum.in_flight, "parked": sum.parked, "requests": sum.requests,
+            "in_flight": sum.in_flight, "parked": sum.parked,
+            "requests": sum.requests - min(sum.copies, sum.requests), "copies": sum.copies,
             "cold_starts": sum.cold_starts, "refused": sum.refused,
             "waiting": entry_at(self, i).n_parked if i else 0,
             "waiting_bytes": entry_at(self, i).parked_bytes if i else 0,
@@ -454,6 +455,7 @@ cdef void sum_cells(Counts c, uint32_t i, Cell* sum, uint64_t now_ms) noexcept n
         sum.requests += one.requests
         sum.cold_starts += one.cold_starts
         sum.refused += one.refused
+        sum.copies += one.copies
 
 
 cdef void bury(Counts c, uint32_t row, uint32_t i) noexcept nogil:
@@ -476,5 +478,6 @@ cdef void bury(Counts c, uint32_t row, uint32_t i) noexcept nogil:
         base.requests += dead.requests
         base.cold_starts += dead.cold_starts
         base.refused += dead.refused
+        base.copies += dead.copies
     memset(dead, 0, sizeof(Cell))
     unlock_entry(c, i)

@@ -48,6 +48,7 @@ cdef class Version:
     cdef readonly dict replicas        # id → Replica, those that are ready
     cdef readonly bint is_gone         # no longer in the table
     cdef public uint32_t series        # of its counters: their row + 1, 0: not named yet
+    cdef public uint32_t copy_series   # the same of copies, when it is a shadow
     cdef Counts counts                 # None: nothing is shared
     cdef uint32_t entry                # 0: there was no room
     cdef uint32_t birth

@@ -211,7 +211,7 @@ def run_describe(client: Client, said: argparse.Namespace) -> None:
         ("VERSION", "WEIGHT", "READY", "CALLS", "NOW", "WAIT", "TAG", "RUNS"),
         [
             (it["name"], f"mirror {it['mirror']:g}%" if it["mirror"] else str(it["weight"]),
-             f"{it['availableReplicas']}/{it['replicas']}", str(it["invocationCount"]),
+             f"{it['availableReplicas']}/{it['replicas']}", calls_of(it),
              str(it["inFlight"]), str(it["parked"]), it["tag"],
              runs(it))
             for it in row["versions"]
@@ -234,6 +234,12 @@ def run_describe(client: Client, said: argparse.Namespace) -> None:
             ],
         )  # fmt: skip
     return None
+
+
+def calls_of(version: dict[str, Any]) -> str:
+    """How often it was asked; for a shadow, with copies."""
+    copies = version.get("copies", 0)
+    return f"{version['invocationCount']}+{copies}" if copies else str(version["invocationCount"])
 
 
 def runs(version: dict[str, Any]) -> str:

@@ -35,6 +35,12 @@ FIELDS = {
     "X-Request-Id": "$function_request_id",
     "X-Start-Time": "$function_start_time",
 }
+# Knative's own words between its parts: a function would believe what a client made up.
+KNATIVE_INTERNAL = (
+    "K-Network-Hash", "K-Network-Probe", "K-Kubelet-Probe", "K-Proxy-Request", "K-Original-Host",
+    "K-Passthrough-Lb", "Knative-Serving-Default-Route", "Knative-Serving-Namespace",
+    "Knative-Serving-Revision",
+)  # fmt: skip
 LABELS = "label:"
 BY_PATH = "path:"  # the name stands in the path, behind that of the location
 BY_ROUTES = "routes:"  # the location of function_routes
@@ -107,5 +113,6 @@ def fields(block: Block) -> list[tuple[bytes, Any]]:
     given = {name.lower() for name, _ in pairs}
     pairs += [it for it in FIELDS.items() if it[0].lower() not in given]
     given |= {name.lower() for name in FIELDS}
-    pairs += [(name, "") for name in DEFAULT_FIELDS if name.lower() not in given]
+    removed = (*DEFAULT_FIELDS, *KNATIVE_INTERNAL)
+    pairs += [(name, "") for name in removed if name.lower() not in given]
     return [(name.encode(), compile_text(text, block)) for name, text in pairs]

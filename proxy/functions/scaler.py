@@ -33,6 +33,7 @@ GIVE_UP_S = 10.0  # who was woken, fails, and is waited for by nobody sleeps aga
 class Counts(Protocol):
     """What workers count (functions/_counts)."""
 
+    def look(self, key: str) -> dict[str, int]: ...
     def sample(self, key: str) -> tuple[int, int, int, int]:
         """(integral of requests in flight and parked in ns, requests started, in flight, parked)"""
 
@@ -119,9 +120,15 @@ class Scaler:
         found = self.activities.get(key)
         return found.stable if found else 0.0
 
-    def count(self, key: str) -> tuple[int, int, int]:
-        """(requests started, in flight, parked) so far."""
-        return self.counts.sample(key)[1:] if self.counts is not None else (0, 0, 0)
+    def count(self, key: str) -> dict[str, int]:
+        """Of a version: requests and copies started so far, in_flight and parked now."""
+        words = ("requests", "copies", "in_flight", "parked")
+        found = self.counts.look(key) if self.counts is not None else dict.fromkeys(words, 0)
+        return {word: found[word] for word in words}
+
+    def now(self, key: str) -> tuple[int, int]:
+        """(in flight, parked) of a version."""
+        return self.counts.sample(key)[2:] if self.counts is not None else (0, 0)
 
     def forget(self, key: str) -> None:
         self.activities.pop(key, None)
@@ -200,7 +207,7 @@ class Scaler:
             self._on_asleep(key)
 
     def _is_given_up(self, activity: Activity, now_s: float) -> bool:
-        is_awaited = any(self.count(activity.key)[1:])
+        is_awaited = any(self.now(activity.key))
         is_old = now_s - activity.born_s >= GIVE_UP_S
         return activity.memory.is_reached and not is_awaited and is_old
 
@@ -212,7 +219,7 @@ class Scaler:
         version = keeper.wanted
         if version.scale.metric == "rps":
             return
-        _, in_flight, parked = self.count(key)
+        in_flight, parked = self.now(key)
         need = math.ceil((in_flight + parked) / target_of(version.scale, version.concurrency))
         if version.scale.max_scale:
             need = min(need, version.scale.max_scale)

@@ -7,6 +7,7 @@ from typing import Any
 
 from proxy.observe._counters import BOUNDS, Snapshot
 
+Counted = tuple[list[tuple[str, str]], list[int], float]  # labels, counts by bucket, seconds
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STATES = ("active", "reading", "writing", "waiting")
 CLASSES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx")
@@ -67,21 +68,26 @@ def connections(now: Mapping[str, int]) -> Iterator[str]:
 
 
 def series(snapshot: Snapshot) -> Iterator[str]:
-    at_locations, of_versions = [], []
+    at_locations: list[Counted] = []
+    of_versions: list[Counted] = []
+    copies: list[Counted] = []
     for (server, location, function), k, counts, sum_s in snapshot.series:
         status = ("status", CLASSES[k])
         if function and not server:  # NAME.NAMESPACE/VERSION
             key, _, version = function.rpartition("/")
-            of_versions.append(([("function", key), ("version", version), status], counts, sum_s))
+            labels = [("function", key), ("version", version), status]
+            (copies if location == "copies" else of_versions).append((labels, counts, sum_s))
         else:
             labels = [("server", server), ("location", location), ("function", function), status]
             at_locations.append((labels, counts, sum_s))
     yield from durations("headrace_http_request", "Requests", at_locations)
     if of_versions:
         yield from durations("headrace_function_request", "Requests of functions", of_versions)
+    if copies:
+        yield from durations("headrace_function_mirrored_request", "Copies for shadows", copies)
 
 
-def durations(prefix: str, what: str, rows: list) -> Iterator[str]:
+def durations(prefix: str, what: str, rows: list[Counted]) -> Iterator[str]:
     """rows: (labels, counts by bucket, seconds)."""
     name = f"{prefix}s_total"
     yield from head(name, "counter", f"{what} answered.")

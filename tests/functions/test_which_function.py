@@ -302,7 +302,7 @@ MIRROR = """
         version dark { env WHO dark; mirror 50%; }
     }
     server {
-        listen 127.0.0.1:%%PORT%%;
+        listen 127.0.0.1:%%PORT%%; openfaas_api on; openfaas_auth off;
         client_body_buffer_size 16k;
         location /metrics { metrics; }
         location / { function_pass a; error_page 500 = /other; add_header X-B $function_version; }
@@ -352,13 +352,18 @@ def test_a_shadow_gets_copies_and_nobody_its_answers(headrace) -> None:
             assert gateway.ask("PUT", "/body", body, **fields).status == 200
     wait_for(lambda: copies("/body") == [["PUT", "/body", {}, 5, None]])
 
-    def counted(version: str, status: str) -> int:
+    def counted(version: str, status: str, what: str = "requests") -> int:
         name = f'function="a.openfaas-fn",version="{version}",status="{status}"'
         text = gateway.get("/metrics").text
-        found = re.search(rf"headrace_function_requests_total{{{name}}} (\d+)", text)
+        found = re.search(rf"headrace_function_{what}_total{{{name}}} (\d+)", text)
         return int(found[1]) if found else 0
 
-    wait_for(lambda: counted("dark", "5xx") == len(copies()))
+    wait_for(lambda: counted("dark", "5xx", "mirrored_requests") == len(copies()))
+    assert counted("dark", "5xx") == 0  # no client asked it
+    told = json.loads(gateway.get("/system/function/a").body)["versions"]
+    calls = {it["name"]: (it["invocationCount"], it["copies"]) for it in told}
+    assert calls["dark"] == (0, len(copies()))
+    assert calls["b"][0] > 10 and calls["b"][1] == 0
     assert abs(counted("v1", "2xx") - counted("b", "2xx")) <= 1
     assert counted("dark", "2xx") == 0
     text = gateway.get("/metrics").text
@@ -488,3 +493,36 @@ def test_a_shadow_that_never_answers_harms_nobody(headrace, upstream) -> None:
     silent.close()
     wait_for(lambda: gateway.get("/").status == 200)
     assert silent.asked == 64
+
+
+INTERNAL = (
+    "K-Network-Hash", "K-Network-Probe", "K-Kubelet-Probe", "K-Proxy-Request", "K-Original-Host",
+    "K-Passthrough-Lb", "Knative-Serving-Default-Route", "Knative-Serving-Namespace",
+    "Knative-Serving-Revision",
+)  # fmt: skip
+
+
+def test_what_knative_says_between_its_parts_no_client_says(headrace) -> None:
+    """A function would believe it; where the conf sets one itself, it is that."""
+    conf = """
+        access_log off;
+        function a { python app.py:handle; min_scale 1; }
+        server {
+            listen 127.0.0.1:%%PORT%%;
+            location / { function_pass a; }
+            location /set { function_pass a; proxy_set_header K-Original-Host ours; }
+        }
+    """
+    gateway = headrace(conf, "worker_processes 1;", start=False)
+    (gateway.prefix / "app.py").write_text(
+        "def handle(event, context):\n    return dict(event.headers)\n"
+    )
+    gateway.start()
+    wait_for(lambda: gateway.get("/").status == 200, 20)
+    sent = {name: "theirs" for name in INTERNAL} | {"K-Other": "x", "Knative-Serving-Tag": "y"}
+    got = json.loads(gateway.get("/", **{k.lower(): v for k, v in sent.items()}).body)
+    assert {k: v for k, v in got.items() if k.startswith("K")} == {
+        "K-Other": "x", "Knative-Serving-Tag": "y"
+    }  # fmt: skip
+    got = json.loads(gateway.get("/set", **sent).body)
+    assert got["K-Original-Host"] == "ours" and "K-Network-Hash" not in got

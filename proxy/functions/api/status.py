@@ -73,7 +73,7 @@ class Statuses:
             if keeper is not None:
                 wanted += keeper.target
                 ready += len(keeper.ready())
-            calls += scaler.count(version.key)[0]
+            calls += scaler.count(version.key)["requests"]
         return (
             f'{self._text(function)},"invocationCount":{calls},"replicas":{wanted},'
             f'"availableReplicas":{ready}}}'
@@ -99,7 +99,7 @@ class Statuses:
         """What is told of one arm."""
         controller, key = self.controller, version.key
         keeper = controller.keepers.get(key)
-        calls, in_flight, parked = controller.scaler.count(key)
+        now = controller.scaler.count(key)
         instances = []
         for it in keeper.replicas.values() if keeper else ():
             row = it.row()
@@ -122,9 +122,10 @@ class Statuses:
             "mirror": version.mirror,
             "replicas": keeper.target if keeper else 0,
             "availableReplicas": len(keeper.ready()) if keeper else 0,
-            "invocationCount": calls,
-            "inFlight": in_flight,
-            "parked": parked,
+            "invocationCount": now["requests"],
+            "copies": now["copies"],
+            "inFlight": now["in_flight"],
+            "parked": now["parked"],
             "load": controller.scaler.load(key),
             "minScale": version.scale.min_scale,
             "maxScale": version.scale.max_scale,
