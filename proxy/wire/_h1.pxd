@@ -75,3 +75,6 @@ cdef int read_trailers(Head* h, const char* buf, uint32_t n) noexcept nogil
 
 # Host and optional port as nginx and RFC 3986 §3.2.2 have them; empty is not valid.
 cdef bint is_valid_host(const char* p, uint32_t n) noexcept nogil
+
+# The number of a method as it is written, M_OTHER when it has none.
+cdef uint8_t method_of(const char* p, uint32_t n) noexcept nogil

@@ -83,7 +83,7 @@ cdef bint is_valid_host(const char* p, uint32_t n) noexcept nogil:
     return True
 
 
-cdef inline uint8_t method_of(const char* p, uint32_t n) noexcept nogil:
+cdef uint8_t method_of(const char* p, uint32_t n) noexcept nogil:
     if n == 3:
         if memcmp(p, b"GET", 3) == 0:
             return M_GET

@@ -1,12 +1,18 @@
 """HPACK and HTTP/2 frames as Python sees them: for tests and fuzz targets."""
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from proxy.base.head cimport *
 from proxy.base.span cimport of_bytes
+from proxy.base.verdict cimport *
 from proxy.wire._fields cimport find_name
+from proxy.wire._h2 cimport *
+from proxy.wire._h2head cimport HeadRoom, room_for
 from proxy.wire._hpack cimport *
+
+from proxy.wire.h1_door import FLAGS
 
 WRONG = {HPACK_WRONG: "wrong", HPACK_NO_ROOM: "no room"}
 
@@ -16,6 +22,7 @@ cdef class Decoder:
     word for what is wrong."""
 
     cdef HpackTable table
+    cdef public object last       # what else is known of the last field
 
     def __cinit__(self):
         begin_table(&self.table)
@@ -50,8 +57,6 @@ cdef class Decoder:
         finally:
             free(exact)
             free(out)
-
-    cdef public object last       # what else is known of the last field
 
     def entries(self) -> list[tuple[bytes, bytes]]:
         """The dynamic table, newest first."""
@@ -95,3 +100,180 @@ def write_status(status: int) -> bytes:
     cdef char out[16]
     cdef char* end = put_status(out, <uint32_t>status)
     return out[:end - out]
+
+
+EVENTS = {
+    H2_MORE: "more", H2_HEAD: "head", H2_BODY: "body", H2_RESET: "reset", H2_ROOM: "room",
+    H2_PARTING: "parting", H2_BROKEN: "broken", H2_DONE: "done",
+}
+CODES = (
+    "NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT",
+    "STREAM_CLOSED", "FRAME_SIZE_ERROR", "REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR",
+    "CONNECT_ERROR", "ENHANCE_YOUR_CALM", "INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED",
+)
+FAULTS = {
+    BAD_REQUEST: "BAD_REQUEST", URI_TOO_LARGE: "URI_TOO_LARGE", HEAD_TOO_LARGE: "HEAD_TOO_LARGE",
+    TOO_MANY_FIELDS: "TOO_MANY_FIELDS",
+}
+
+
+cdef class Connection:
+    """The server's side of one connection. feed(bytes) gives events as tuples; `sent` takes what
+    would go to the client. Streams are opened as requests come."""
+
+    cdef Http2 c
+    cdef HeadRoom room
+    cdef Head head
+    cdef bytes held
+    cdef dict states              # id → a capsule of its memory
+
+    def __cinit__(
+        self, *, max_streams=128, window=65535, max_block=32768, max_parts=16, max_resets=1000,
+        max_control=1000, max_line=8192, max_head=32768, max_fields=1000, ignore_invalid=True,
+        underscores_allowed=False, preface=True,
+    ):
+        self.c.max_streams = max_streams
+        self.c.window = window
+        self.c.max_block = max_block
+        self.c.max_parts = max_parts
+        self.c.max_resets = max_resets
+        self.c.max_control = max_control
+        self.room.cap_fields = 1024
+        self.room.fields = <Field*>malloc(1024 * sizeof(Field))
+        self.room.n = room_for(max_head, max_block if max_block > FRAME_BYTES else FRAME_BYTES)
+        self.room.bytes = <char*>malloc(self.room.n)
+        self.room.head = &self.head
+        self.room.lim.max_line = max_line
+        self.room.lim.max_head = max_head
+        self.room.lim.max_fields = max_fields
+        self.room.lim.ignore_invalid = ignore_invalid
+        self.room.lim.underscores_allowed = underscores_allowed
+        if self.room.fields == NULL or self.room.bytes == NULL:
+            raise MemoryError
+        self.held = b""
+        self.states = {}
+        begin_h2(&self.c)
+
+    def __dealloc__(self):
+        free_h2(&self.c)
+        free(self.room.fields)
+        free(self.room.bytes)
+
+    def feed(self, piece: bytes) -> list[tuple]:
+        cdef uint32_t used
+        cdef uint32_t n
+        cdef char* exact
+        cdef H2Event event
+        events: list[tuple] = []
+        self.held += piece
+        while True:
+            n = <uint32_t>len(self.held)
+            exact = <char*>malloc(n or 1)
+            if exact == NULL:
+                raise MemoryError
+            memcpy(exact, <const char*>self.held, n)
+            try:
+                event = read_frames(&self.c, exact, n, &used, &self.room)
+                if used > n:
+                    raise OverflowError
+                self.held = self.held[used:]
+                if event == H2_MORE or event == H2_DONE:
+                    return events
+                self.tell(event, events)
+                if event == H2_BROKEN:
+                    return events
+            finally:
+                free(exact)
+
+    cdef tell(self, H2Event event, list events):
+        cdef H2State* s = self.c.s
+        cdef State state
+        if event == H2_HEAD:
+            state = State()
+            self.states[self.c.id] = state
+            open_stream(&self.c, &state.s, NULL,
+                        -1 if self.c.fault else self.head.content_length)
+            events.append(("head", self.c.id, FAULTS.get(self.c.fault, self.c.fault) or
+                           self.message(), bool(self.c.is_end)))
+        elif event == H2_BODY:
+            events.append(("body", s.id, self.c.piece.p[:self.c.piece.n], bool(self.c.is_end)))
+        elif event == H2_RESET:
+            number = next(k for k, v in self.states.items() if &(<State>v).s == s)
+            events.append(("reset", number, CODES[self.c.code] if self.c.code < 14 else "?"))
+            del self.states[number]
+        elif event == H2_ROOM:
+            events.append(("room", s.id if s != NULL else 0))
+        elif event == H2_BROKEN:
+            events.append(("broken", CODES[self.c.code]))
+        else:
+            events.append((EVENTS[event],))
+
+    cdef message(self):
+        cdef Head* h = &self.head
+        cdef uint16_t i
+        cdef bytes base = h.base[:h.size]
+        said = {
+            "method": base[h.method_off:h.method_off + h.method_n], "method_id": h.method,
+            "target": base[h.target:h.target + h.target_n],
+            "line": base[h.line_off:h.line_off + h.line_n],
+            "host": base[h.host:h.host + h.host_n], "length": h.content_length,
+            "version": h.version, "urgency": self.room.urgency,
+            "flags": {name for bit, name in FLAGS.items() if h.flags & <uint32_t>bit},
+        }
+        said["fields"] = [
+            (base[h.fields[i].name:h.fields[i].name + h.fields[i].name_n],
+             base[h.fields[i].value:h.fields[i].value + h.fields[i].value_n])
+            for i in range(h.n_fields)
+        ]
+        said["hop"] = [
+            base[h.fields[i].name:h.fields[i].name + h.fields[i].name_n]
+            for i in range(h.n_fields) if h.fields[i].flags & F_IS_HOP
+        ]
+        return said
+
+    @property
+    def sent(self) -> bytes:
+        said = self.c.out[:self.c.out_n] if self.c.out_n else b""
+        forget_out(&self.c)
+        return said
+
+    @property
+    def n_open(self) -> int:
+        return self.c.n_open
+
+    def answer(self, number: int, fields: list, is_end: bool = False) -> None:
+        """HEADERS; `fields` are names and values, :status first."""
+        cdef bytes block = b"".join(
+            write_status(int(value)) if name == b":status" else write_field(name, value)
+            for name, value in fields)
+        cdef char* at = begin_headers(&self.c, len(block))
+        cdef State state = self.states[number]
+        if at == NULL:
+            raise MemoryError
+        memcpy(at, <const char*>block, len(block))
+        end_headers(&self.c, &state.s, len(block), is_end)
+
+    def send(self, number: int, data: bytes, frame: int = FRAME_BYTES) -> int:
+        """How many bytes windows let pass."""
+        cdef State state = self.states[number]
+        return put_data(&self.c, &state.s, data, len(data), <uint32_t>frame)
+
+    def end(self, number: int) -> None:
+        cdef State state = self.states[number]
+        end_stream(&self.c, &state.s)
+
+    def take(self, number: int, n: int) -> None:
+        """n bytes of its body were used."""
+        cdef State state = self.states[number]
+        give_window(&self.c, &state.s, <uint32_t>n)
+
+    def reset(self, number: int, code: int) -> None:
+        cdef State state = self.states[number]
+        reset_stream(&self.c, &state.s, <H2Code>code)
+
+    def part(self, last: int | None = None, code: int = 0) -> None:
+        go_away(&self.c, self.c.last_id if last is None else last, <H2Code>code)
+
+
+cdef class State:
+    cdef H2State s

@@ -1,0 +1,167 @@
+# HTTP/2 (RFC 9113) on one connection, the server's side: frames and the states of streams.
+# No sockets, no clock: bytes come in, events come out, and what must be sent waits in `out`.
+#
+#     while n:
+#         event = read_frames(&c, p, n, &used, &room)
+#         p += used; n -= used
+#         H2_MORE: the rest of a frame is needed, show what is left again with more behind it;
+#         H2_HEAD: a request begins on stream c.id, room.head says what it asks (c.fault: what
+#                  is wrong with it): call open_stream or reset_id at once;
+#         H2_BODY: c.piece is a piece of the body of c.s; c.is_end: it was the last;
+#         H2_RESET: the stream c.s is over (c.code), by the client's word or by ours;
+#         H2_ROOM: more may be sent, on c.s, or on all streams when it is NULL;
+#         H2_PARTING: the client begins nothing more; H2_BROKEN: close when `out` is written.
+#
+# Stream errors are answered here. Numbers that the owner bounds are counted here and end the
+# connection here (ENHANCE_YOUR_CALM); the owner sets them back as time goes by.
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from proxy.base.span cimport Str
+from proxy.wire._h2head cimport HeadRoom
+from proxy.wire._hpack cimport HpackTable
+
+
+cdef enum:
+    FRAME_BYTES = 16384       # SETTINGS_MAX_FRAME_SIZE, ours is the default
+    FRAME_HEAD = 9
+    FIRST_WINDOW = 65535
+    MAX_WINDOW = 0x7fffffff
+    PREFACE_BYTES = 24
+    BUCKETS = 32
+    REMEMBERED = 64           # streams that are over, so that late frames are told from wrong ones
+    UPDATES_FOR_FRAME = 4     # WINDOW_UPDATEs that a DATA frame of ours may be answered with
+
+
+cdef enum H2Event:
+    H2_MORE = 0
+    H2_HEAD = 1
+    H2_BODY = 2
+    H2_RESET = 3
+    H2_ROOM = 4
+    H2_PARTING = 5
+    H2_BROKEN = 6
+    H2_DONE = 7               # all bytes are used, nothing more happened
+
+
+cdef enum H2Code:             # RFC 9113 §7
+    H2_NO_ERROR = 0
+    H2_PROTOCOL_ERROR = 1
+    H2_INTERNAL_ERROR = 2
+    H2_FLOW_CONTROL_ERROR = 3
+    H2_SETTINGS_TIMEOUT = 4
+    H2_STREAM_CLOSED = 5
+    H2_FRAME_SIZE_ERROR = 6
+    H2_REFUSED_STREAM = 7
+    H2_CANCEL = 8
+    H2_COMPRESSION_ERROR = 9
+    H2_CONNECT_ERROR = 10
+    H2_ENHANCE_YOUR_CALM = 11
+    H2_INADEQUATE_SECURITY = 12
+    H2_HTTP_1_1_REQUIRED = 13
+
+
+cdef struct H2State:          # one open stream; its owner's memory
+    H2State* next             # of its bucket
+    void* owner
+    uint32_t id
+    uint8_t is_ended          # the client's END_STREAM came
+    uint8_t is_answered       # ours went out
+    uint8_t urgency
+    uint32_t due              # bytes that the owner took, and no WINDOW_UPDATE gave back yet
+    int64_t send_window
+    int64_t recv_window
+    int64_t left              # of content-length; -1: none given
+
+
+cdef struct H2Past:           # a stream that is over
+    uint32_t id
+    uint8_t how               # Past, in the .pyx
+
+
+cdef struct Http2:
+    # what the owner sets before `begin_h2`
+    uint32_t max_streams      # http2_max_concurrent_streams
+    uint32_t window           # http2_body_preread_size: SETTINGS_INITIAL_WINDOW_SIZE
+    uint32_t max_block        # bytes of a header block
+    uint32_t max_parts        # http2_max_continuations
+    uint32_t max_resets       # … and what the owner sets back:
+    uint32_t max_control
+    uint32_t n_resets         # streams that were cancelled, or ended by an error of the client
+    uint32_t n_control        # frames that ask for work and carry none
+    # what is said to the owner
+    uint32_t id
+    H2State* s
+    uint32_t code
+    int fault
+    Str piece
+    bint is_end
+    # streams
+    uint32_t n_open
+    uint32_t last_id          # the highest that the client opened
+    uint32_t last_taken       # GOAWAY said so: none behind it is begun
+    H2State* buckets[BUCKETS]
+    H2Past past[REMEMBERED]
+    uint32_t n_past
+    int64_t send_window
+    int64_t recv_window
+    uint32_t peer_window      # SETTINGS_INITIAL_WINDOW_SIZE of the client
+    uint32_t peer_frame       # SETTINGS_MAX_FRAME_SIZE
+    uint32_t n_updates        # WINDOW_UPDATEs that may come before they count as a flood
+    # reading
+    HpackTable table
+    uint8_t state
+    uint8_t data_is_end
+    uint8_t pad_left
+    uint32_t data_left        # of the DATA frame that is being read
+    H2State* data_of          # NULL: it is dropped
+    char* block               # of a header block in parts
+    uint32_t block_n
+    uint32_t block_cap
+    uint32_t block_id         # 0: none is under way
+    uint32_t n_parts
+    bint block_is_end
+    bint block_is_wrong       # it depends on itself
+    # out
+    char* out
+    size_t out_n
+    size_t out_cap
+    size_t tail_at            # where the last frame of tail_id begins, if it is the last of all
+    uint32_t tail_id
+    bint is_resized           # our encoder said that it uses no dynamic table
+
+
+cdef void begin_h2(Http2* c) noexcept nogil           # writes our SETTINGS
+cdef void free_h2(Http2* c) noexcept nogil
+cdef H2Event read_frames(
+    Http2* c, char* p, uint32_t n, uint32_t* used, HeadRoom* room
+) noexcept nogil
+
+# After H2_HEAD: c.id lives in `s` from now on, until H2_RESET, reset_stream, or both ends are said.
+cdef void open_stream(Http2* c, H2State* s, void* owner, int64_t length) noexcept nogil
+cdef void reset_stream(Http2* c, H2State* s, H2Code code) noexcept nogil
+cdef void reset_id(Http2* c, uint32_t id, H2Code code) noexcept nogil
+cdef bint is_open(const Http2* c, const H2State* s) noexcept nogil
+
+# n bytes of a body were taken: the client may send as many more.
+cdef void give_window(Http2* c, H2State* s, uint32_t n) noexcept nogil
+
+# Room for a header block of up to n bytes behind a frame head, then the block as frames; the
+# first one asks for 1 byte more (is_resized). NULL: no memory.
+cdef char* begin_headers(Http2* c, size_t n) noexcept nogil
+cdef int end_headers(Http2* c, H2State* s, size_t n, bint is_end) noexcept nogil
+
+# As many bytes as windows allow, in frames of up to `frame` bytes. How many; -1: no memory.
+cdef Py_ssize_t put_data(
+    Http2* c, H2State* s, const char* p, size_t n, uint32_t frame
+) noexcept nogil
+cdef int end_stream(Http2* c, H2State* s) noexcept nogil
+cdef void go_away(Http2* c, uint32_t last_id, H2Code code) noexcept nogil
+cdef void break_off(Http2* c, H2Code code) noexcept nogil
+cdef bint is_preface(const char* p, uint32_t n) noexcept nogil    # do n bytes begin as it does?
+
+
+cdef inline void forget_out(Http2* c) noexcept nogil:
+    """All of `out` is on its way."""
+    c.out_n = 0
+    c.tail_id = 0

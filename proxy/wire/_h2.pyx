@@ -1,0 +1,793 @@
+"""Frames in and out, and for each what RFC 9113 asks of the stream that it names."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+from proxy.base.span cimport Str, text
+from proxy.wire._h2head cimport *
+from proxy.wire._hpack cimport begin_table, free_table
+
+cdef enum State:
+    IN_PREFACE = 0
+    AT_SETTINGS = 1           # the client's SETTINGS come first (§3.4)
+    IN_FRAMES = 2
+    IS_BROKEN = 3
+
+cdef enum Kind:               # §6
+    DATA = 0
+    HEADERS = 1
+    PRIORITY = 2
+    RST_STREAM = 3
+    SETTINGS = 4
+    PUSH_PROMISE = 5
+    PING = 6
+    GOAWAY = 7
+    WINDOW_UPDATE = 8
+    CONTINUATION = 9
+    PRIORITY_UPDATE = 16      # RFC 9218 §7.1
+
+cdef enum Flag:
+    END_STREAM = 1
+    IS_ACK = 1
+    END_HEADERS = 4
+    IS_PADDED = 8
+    HAS_PRIORITY = 32
+
+cdef enum Setting:
+    HEADER_TABLE_SIZE = 1
+    ENABLE_PUSH = 2
+    MAX_CONCURRENT_STREAMS = 3
+    INITIAL_WINDOW_SIZE = 4
+    MAX_FRAME_SIZE = 5
+    NO_RFC7540_PRIORITIES = 9  # RFC 9218 §2.1
+
+cdef enum Past:
+    WAS_ENDED = 1             # both sides said all
+    WAS_CANCELLED = 2         # by the client
+    WAS_REFUSED = 3           # by us: what the client sent before it knew is dropped
+
+cdef enum:
+    FIRST_OUT = 1024          # bytes of `out` to begin with
+    MOST_UPDATES = 16384      # that may be saved up
+    MAX_OUT = 8 << 20         # far above what the owner lets wait: a bound for all the same
+
+cdef const char* preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+cdef bint is_preface(const char* p, uint32_t n) noexcept nogil:
+    return memcmp(p, preface, n if n < PREFACE_BYTES else PREFACE_BYTES) == 0
+
+
+# ---------------------------------------------------------------- out
+
+cdef bint make_room(Http2* c, size_t n) noexcept nogil:
+    cdef size_t cap = c.out_cap if c.out_cap else FIRST_OUT
+    cdef char* larger
+    if c.out_n + n <= c.out_cap:
+        return True
+    while cap < c.out_n + n:
+        cap *= 2
+    if cap > MAX_OUT:
+        return False
+    larger = <char*>realloc(c.out, cap)
+    if larger == NULL:
+        return False
+    c.out = larger
+    c.out_cap = cap
+    return True
+
+
+cdef inline void put_u32(char* out, uint32_t value) noexcept nogil:
+    out[0] = <char>(value >> 24)
+    out[1] = <char>(value >> 16)
+    out[2] = <char>(value >> 8)
+    out[3] = <char>value
+
+
+cdef inline uint32_t u32(const char* p) noexcept nogil:
+    return (<uint32_t><uint8_t>p[0] << 24 | <uint32_t><uint8_t>p[1] << 16
+            | <uint32_t><uint8_t>p[2] << 8 | <uint8_t>p[3])
+
+
+cdef inline void put_head(
+    char* out, uint32_t n, Kind kind, uint8_t flags, uint32_t id
+) noexcept nogil:
+    out[0] = <char>(n >> 16)
+    out[1] = <char>(n >> 8)
+    out[2] = <char>n
+    out[3] = <char>kind
+    out[4] = <char>flags
+    put_u32(out + 5, id)
+
+
+cdef char* put_frame(Http2* c, uint32_t n, Kind kind, uint8_t flags, uint32_t id) noexcept nogil:
+    """A frame with room for its payload, which the caller writes; NULL: no memory."""
+    cdef char* at
+    if not make_room(c, FRAME_HEAD + n):
+        c.state = IS_BROKEN
+        return NULL
+    at = c.out + c.out_n
+    put_head(at, n, kind, flags, id)
+    c.out_n += FRAME_HEAD + n
+    c.tail_id = 0
+    return at + FRAME_HEAD
+
+
+cdef void put_number(Http2* c, Kind kind, uint32_t id, uint32_t value) noexcept nogil:
+    cdef char* at = put_frame(c, 4, kind, 0, id)
+    if at != NULL:
+        put_u32(at, value)
+
+
+cdef void go_away(Http2* c, uint32_t last_id, H2Code code) noexcept nogil:
+    cdef char* at = put_frame(c, 8, GOAWAY, 0, 0)
+    c.last_taken = last_id
+    if at != NULL:
+        put_u32(at, last_id)
+        put_u32(at + 4, code)
+
+
+cdef void break_off(Http2* c, H2Code code) noexcept nogil:
+    """A connection error (§5.4.1)."""
+    if c.state != IS_BROKEN:
+        go_away(c, c.last_id, code)
+        c.state = IS_BROKEN
+        c.code = code
+
+
+cdef H2Event broken(Http2* c, H2Code code) noexcept nogil:
+    break_off(c, code)
+    return H2_BROKEN
+
+
+# ---------------------------------------------------------------- streams
+
+cdef inline H2State* find(Http2* c, uint32_t id) noexcept nogil:
+    cdef H2State* s = c.buckets[id >> 1 & (BUCKETS - 1)]
+    while s != NULL and s.id != id:
+        s = s.next
+    return s
+
+
+cdef inline bint is_idle(const Http2* c, uint32_t id) noexcept nogil:
+    return id > c.last_id or id & 1 == 0
+
+
+cdef bint is_open(const Http2* c, const H2State* s) noexcept nogil:
+    return s.id != 0 and find(<Http2*>c, s.id) == s
+
+
+cdef void open_stream(Http2* c, H2State* s, void* owner, int64_t length) noexcept nogil:
+    cdef uint32_t i = c.id >> 1 & (BUCKETS - 1)
+    s.owner = owner
+    s.id = c.id
+    s.is_ended = c.is_end
+    s.is_answered = False
+    s.due = 0
+    s.send_window = c.peer_window
+    s.recv_window = c.window
+    s.left = length
+    s.next = c.buckets[i]
+    c.buckets[i] = s
+    c.n_open += 1
+
+
+cdef void remember(Http2* c, uint32_t id, Past how) noexcept nogil:
+    cdef H2Past* past = &c.past[c.n_past & (REMEMBERED - 1)]
+    past.id = id
+    past.how = how
+    c.n_past += 1
+
+
+cdef uint8_t how_over(const Http2* c, uint32_t id) noexcept nogil:
+    """How a stream ended that is not open any more; 0: it is not known any more."""
+    cdef uint32_t i
+    for i in range(REMEMBERED):
+        if c.past[i].id == id:
+            return c.past[i].how
+    return 0
+
+
+cdef void close_stream(Http2* c, H2State* s, Past how) noexcept nogil:
+    cdef H2State** at = &c.buckets[s.id >> 1 & (BUCKETS - 1)]
+    while at[0] != NULL and at[0] != s:
+        at = &at[0].next
+    if at[0] == NULL:
+        return
+    at[0] = s.next
+    c.n_open -= 1
+    if c.data_of == s:
+        c.data_of = NULL
+    remember(c, s.id, how)
+    s.id = 0
+
+
+cdef void reset_id(Http2* c, uint32_t id, H2Code code) noexcept nogil:
+    """Of a stream that is not open: refused, or over long ago."""
+    put_number(c, RST_STREAM, id, code)
+    if how_over(c, id) == 0:
+        remember(c, id, WAS_REFUSED)
+
+
+cdef void reset_stream(Http2* c, H2State* s, H2Code code) noexcept nogil:
+    cdef uint32_t id = s.id
+    if is_open(c, s):
+        put_number(c, RST_STREAM, id, code)
+        close_stream(c, s, WAS_REFUSED)
+
+
+cdef H2Event wrong_stream(Http2* c, uint32_t id, H2State* s, H2Code code) noexcept nogil:
+    """A stream error (§5.4.2), the client's doing: H2_RESET, or H2_DONE where nobody has it.
+    Each counts as a reset: whoever makes us cancel requests cancels them."""
+    put_number(c, RST_STREAM, id, code)
+    c.n_resets += 1
+    if c.n_resets > c.max_resets:
+        return broken(c, H2_ENHANCE_YOUR_CALM)
+    if s == NULL:
+        if how_over(c, id) == 0:
+            remember(c, id, WAS_REFUSED)
+        return H2_DONE
+    close_stream(c, s, WAS_REFUSED)
+    c.s = s
+    c.code = code
+    return H2_RESET
+
+
+cdef inline H2Event control(Http2* c) noexcept nogil:
+    """A frame that costs work and brings none."""
+    c.n_control += 1
+    return broken(c, H2_ENHANCE_YOUR_CALM) if c.n_control > c.max_control else H2_DONE
+
+
+cdef inline void expect_updates(Http2* c) noexcept nogil:
+    """What was sent, or is asked for, may be answered by WINDOW_UPDATEs."""
+    if c.n_updates < MOST_UPDATES:
+        c.n_updates += UPDATES_FOR_FRAME
+
+
+cdef void give_window(Http2* c, H2State* s, uint32_t n) noexcept nogil:
+    s.due += n
+    if s.due * 2 >= c.window and s.due and not s.is_ended and is_open(c, s):
+        put_number(c, WINDOW_UPDATE, s.id, s.due)
+        s.recv_window += s.due
+        s.due = 0
+
+
+# ---------------------------------------------------------------- the beginning, the end
+
+cdef void begin_h2(Http2* c) noexcept nogil:
+    cdef char* at
+    c.send_window = c.recv_window = FIRST_WINDOW
+    c.peer_window = FIRST_WINDOW
+    c.peer_frame = FRAME_BYTES
+    c.last_taken = MAX_WINDOW
+    c.n_updates = UPDATES_FOR_FRAME * REMEMBERED
+    begin_table(&c.table)
+    at = put_frame(c, 18, SETTINGS, 0, 0)
+    if at == NULL:
+        return
+    at[0] = at[6] = at[12] = 0
+    at[1] = <char>MAX_CONCURRENT_STREAMS
+    put_u32(at + 2, c.max_streams)
+    at[7] = <char>INITIAL_WINDOW_SIZE
+    put_u32(at + 8, c.window)
+    at[13] = <char>NO_RFC7540_PRIORITIES
+    put_u32(at + 14, 1)
+    # the streams' windows bound what waits here, not the connection's
+    put_number(c, WINDOW_UPDATE, 0, MAX_WINDOW - FIRST_WINDOW)
+    c.recv_window = MAX_WINDOW
+
+
+cdef void free_h2(Http2* c) noexcept nogil:
+    free_table(&c.table)
+    free(c.block)
+    free(c.out)
+    memset(c, 0, sizeof(Http2))
+    c.state = IS_BROKEN
+
+
+# ---------------------------------------------------------------- in
+
+cdef H2Event read_frames(
+    Http2* c, char* p, uint32_t n, uint32_t* used, HeadRoom* room
+) noexcept nogil:
+    cdef char* at = p
+    cdef char* end = p + n
+    cdef uint32_t size
+    cdef H2Event event = H2_DONE
+    used[0] = 0
+    if c.state == IN_PREFACE:
+        if not is_preface(p, n):
+            return broken(c, H2_PROTOCOL_ERROR)
+        if n < PREFACE_BYTES:
+            return H2_MORE
+        c.state = AT_SETTINGS
+        at += PREFACE_BYTES
+    while c.state != IS_BROKEN:
+        if c.data_left or c.pad_left:
+            if at == end:
+                break
+            event = read_piece(c, &at, end)
+        else:
+            if end - at < FRAME_HEAD:
+                used[0] = <uint32_t>(at - p)
+                return H2_MORE if at < end else H2_DONE
+            size = (<uint32_t><uint8_t>at[0] << 16 | <uint32_t><uint8_t>at[1] << 8
+                    | <uint8_t>at[2])
+            if size > FRAME_BYTES:
+                return broken(c, H2_FRAME_SIZE_ERROR)
+            if at[3] == DATA and c.state == IN_FRAMES and c.block_id == 0:
+                if end - at < FRAME_HEAD + (1 if at[4] & IS_PADDED and size else 0):
+                    used[0] = <uint32_t>(at - p)
+                    return H2_MORE
+                event = begin_data(c, &at, size)
+            else:
+                if <size_t>(end - at) < FRAME_HEAD + size:
+                    used[0] = <uint32_t>(at - p)
+                    return H2_MORE
+                event = read_frame(c, at, size, room)
+                at += FRAME_HEAD + size
+        if event != H2_DONE:
+            used[0] = <uint32_t>(at - p)
+            return event
+    used[0] = n
+    return H2_BROKEN if c.state == IS_BROKEN else H2_DONE
+
+
+cdef H2Event begin_data(Http2* c, char** p, uint32_t n) noexcept nogil:
+    """The head of a DATA frame (§6.1); what its stream may not have is dropped."""
+    cdef char* at = p[0]
+    cdef uint32_t id = u32(at + 5) & MAX_WINDOW
+    cdef uint8_t flags = <uint8_t>at[4]
+    cdef uint32_t pad = 0
+    cdef uint32_t body = n
+    cdef H2State* s = NULL
+    cdef uint8_t how
+    cdef H2Event event = H2_DONE
+    p[0] += FRAME_HEAD
+    if id == 0 or is_idle(c, id):
+        return broken(c, H2_PROTOCOL_ERROR)
+    if flags & IS_PADDED:
+        if n == 0:
+            return broken(c, H2_FRAME_SIZE_ERROR)
+        pad = <uint8_t>at[FRAME_HEAD]
+        p[0] += 1
+        if pad >= n:
+            return broken(c, H2_PROTOCOL_ERROR)
+        body -= pad + 1
+    if n > c.recv_window:
+        return broken(c, H2_FLOW_CONTROL_ERROR)
+    c.recv_window -= n
+    if c.recv_window < MAX_WINDOW // 2:
+        put_number(c, WINDOW_UPDATE, 0, <uint32_t>(MAX_WINDOW - c.recv_window))
+        c.recv_window = MAX_WINDOW
+    c.data_left = body
+    c.pad_left = <uint8_t>pad
+    c.data_is_end = flags & END_STREAM
+    c.data_of = NULL
+    s = find(c, id)
+    if s == NULL:
+        how = how_over(c, id)
+        if how != WAS_REFUSED:
+            event = wrong_stream(c, id, NULL, H2_STREAM_CLOSED)
+        return event
+    if s.is_ended:
+        return wrong_stream(c, id, s, H2_STREAM_CLOSED)
+    if n > s.recv_window:
+        return wrong_stream(c, id, s, H2_FLOW_CONTROL_ERROR)
+    s.recv_window -= n
+    if flags & IS_PADDED:
+        give_window(c, s, pad + 1)
+    if s.left >= 0:                              # §8.1.1
+        if body > s.left or c.data_is_end and body < s.left:
+            return wrong_stream(c, id, s, H2_PROTOCOL_ERROR)
+        s.left -= body
+    if body == 0 and not c.data_is_end:
+        event = control(c)
+        if event != H2_DONE:
+            return event
+    c.data_of = s
+    if body == 0 and c.data_is_end:
+        s.is_ended = True
+        return tell_body(c, s, text(at, 0), True)
+    return H2_DONE
+
+
+cdef inline H2Event tell_body(Http2* c, H2State* s, Str piece, bint is_end) noexcept nogil:
+    c.s = s
+    c.piece = piece
+    c.is_end = is_end
+    return H2_BODY
+
+
+cdef H2Event read_piece(Http2* c, char** p, char* end) noexcept nogil:
+    cdef char* at = p[0]
+    cdef uint32_t n = <uint32_t>(end - at)
+    cdef H2State* s = c.data_of
+    if c.data_left:
+        if n > c.data_left:
+            n = c.data_left
+        c.data_left -= n
+        p[0] += n
+        if s == NULL:
+            return H2_DONE
+        if c.data_left == 0 and c.data_is_end:
+            s.is_ended = True
+            return tell_body(c, s, text(at, n), True)
+        return tell_body(c, s, text(at, n), False)
+    if n > c.pad_left:
+        n = c.pad_left
+    c.pad_left -= <uint8_t>n
+    p[0] += n
+    return H2_DONE
+
+
+cdef H2Event read_frame(Http2* c, char* at, uint32_t n, HeadRoom* room) noexcept nogil:
+    """Any frame but DATA, whole."""
+    cdef uint8_t kind = <uint8_t>at[3]
+    cdef uint8_t flags = <uint8_t>at[4]
+    cdef uint32_t id = u32(at + 5) & MAX_WINDOW
+    cdef char* p = at + FRAME_HEAD
+    if c.state == AT_SETTINGS:
+        if kind != SETTINGS or flags & IS_ACK:
+            return broken(c, H2_PROTOCOL_ERROR)
+        c.state = IN_FRAMES
+    if c.block_id and (kind != CONTINUATION or id != c.block_id):  # §6.10
+        return broken(c, H2_PROTOCOL_ERROR)
+    if kind == HEADERS:
+        return read_headers(c, p, n, flags, id, room)
+    if kind == WINDOW_UPDATE:
+        return read_window_update(c, p, n, id)
+    if kind == CONTINUATION:
+        return read_continuation(c, p, n, flags, room)
+    if kind == RST_STREAM:
+        return read_rst_stream(c, p, n, id)
+    if kind == SETTINGS:
+        return read_settings(c, p, n, flags, id)
+    if kind == PRIORITY:
+        return read_priority(c, p, n, id)
+    if kind == PING:
+        return read_ping(c, p, n, flags, id)
+    if kind == GOAWAY:
+        if id:
+            return broken(c, H2_PROTOCOL_ERROR)
+        return broken(c, H2_FRAME_SIZE_ERROR) if n < 8 else H2_PARTING
+    if kind == PRIORITY_UPDATE:
+        return read_priority_update(c, p, n, id)
+    if kind == PUSH_PROMISE or kind == DATA:     # DATA: inside a header block
+        return broken(c, H2_PROTOCOL_ERROR)
+    return control(c)                            # §4.1: unknown ones are ignored
+
+
+cdef H2Event read_headers(
+    Http2* c, char* p, uint32_t n, uint8_t flags, uint32_t id, HeadRoom* room
+) noexcept nogil:
+    cdef uint32_t pad = 0
+    if id & 1 == 0:
+        return broken(c, H2_PROTOCOL_ERROR)
+    if flags & IS_PADDED:
+        if n == 0:
+            return broken(c, H2_FRAME_SIZE_ERROR)
+        pad = <uint8_t>p[0]
+        p += 1
+        n -= 1
+    c.block_is_wrong = False
+    if flags & HAS_PRIORITY:
+        if n < 5:
+            return broken(c, H2_FRAME_SIZE_ERROR)
+        c.block_is_wrong = u32(p) & MAX_WINDOW == id
+        p += 5
+        n -= 5
+    if pad > n:
+        return broken(c, H2_PROTOCOL_ERROR)
+    n -= pad
+    c.block_id = id
+    c.block_is_end = flags & END_STREAM
+    if flags & END_HEADERS:
+        return end_block(c, p, n, room)
+    c.block_n = c.n_parts = 0
+    return keep_part(c, p, n)
+
+
+cdef H2Event keep_part(Http2* c, const char* p, uint32_t n) noexcept nogil:
+    """A part of a header block that others follow; they are bounded in number and size."""
+    cdef char* larger
+    if c.block_n + n > c.max_block:
+        return broken(c, H2_ENHANCE_YOUR_CALM)
+    if c.block_n + n > c.block_cap:
+        larger = <char*>realloc(c.block, c.block_n + n)
+        if larger == NULL:
+            return broken(c, H2_INTERNAL_ERROR)
+        c.block = larger
+        c.block_cap = c.block_n + n
+    memcpy(c.block + c.block_n, p, n)
+    c.block_n += n
+    return H2_DONE
+
+
+cdef H2Event read_continuation(
+    Http2* c, char* p, uint32_t n, uint8_t flags, HeadRoom* room
+) noexcept nogil:
+    cdef H2Event event
+    if c.block_id == 0:
+        return broken(c, H2_PROTOCOL_ERROR)
+    c.n_parts += 1
+    if c.n_parts > c.max_parts:
+        return broken(c, H2_ENHANCE_YOUR_CALM)
+    event = keep_part(c, p, n)
+    if event == H2_DONE and flags & END_HEADERS:
+        event = end_block(c, c.block, c.block_n, room)
+        free(c.block)
+        c.block = NULL
+        c.block_n = c.block_cap = 0
+    return event
+
+
+cdef H2Event end_block(Http2* c, const char* p, uint32_t n, HeadRoom* room) noexcept nogil:
+    """A header block is whole: a request, a trailer section, or of a stream that has neither."""
+    cdef uint32_t id = c.block_id
+    cdef H2State* s = find(c, id)
+    cdef const uint8_t* block = <const uint8_t*>p
+    cdef uint8_t how
+    cdef int rc
+    c.block_id = 0
+    if s == NULL and id > c.last_id:
+        return begin_request(c, block, n, id, room)
+    rc = skip_block(&c.table, block, n, room, s != NULL)
+    if rc == BLOCK_WRONG:
+        return broken(c, H2_COMPRESSION_ERROR)
+    if s == NULL:                                # §5.1, "closed"
+        how = how_over(c, id)
+        if how == WAS_ENDED:
+            return broken(c, H2_STREAM_CLOSED)
+        if how == 0 and c.n_past <= REMEMBERED:  # never opened: passed over (§5.1.1)
+            return broken(c, H2_PROTOCOL_ERROR)
+        return control(c) if how == WAS_REFUSED else wrong_stream(c, id, NULL, H2_STREAM_CLOSED)
+    if s.is_ended:
+        return wrong_stream(c, id, s, H2_STREAM_CLOSED)
+    if rc == BLOCK_MALFORMED or not c.block_is_end or c.block_is_wrong or s.left > 0:
+        return wrong_stream(c, id, s, H2_PROTOCOL_ERROR)
+    s.is_ended = True
+    return tell_body(c, s, text(p, 0), True)
+
+
+cdef H2Event begin_request(
+    Http2* c, const uint8_t* p, uint32_t n, uint32_t id, HeadRoom* room
+) noexcept nogil:
+    cdef int rc
+    c.last_id = id
+    rc = read_request_block(&c.table, p, n, room)
+    if rc == BLOCK_WRONG:
+        return broken(c, H2_COMPRESSION_ERROR)
+    if rc == BLOCK_MALFORMED or c.block_is_wrong or (
+            rc == 0 and c.block_is_end and room.head.content_length > 0):
+        return wrong_stream(c, id, NULL, H2_PROTOCOL_ERROR)
+    if id > c.last_taken:
+        reset_id(c, id, H2_REFUSED_STREAM)
+        return control(c)
+    if c.n_open >= c.max_streams:                # §5.1.2
+        return wrong_stream(c, id, NULL, H2_REFUSED_STREAM)
+    expect_updates(c)
+    c.id = id
+    c.fault = rc
+    c.is_end = c.block_is_end
+    return H2_HEAD
+
+
+cdef H2Event read_priority(Http2* c, const char* p, uint32_t n, uint32_t id) noexcept nogil:
+    """Deprecated (§5.3.2), but what is wrong with one is still wrong."""
+    cdef H2State* s
+    if id == 0:
+        return broken(c, H2_PROTOCOL_ERROR)
+    if n != 5 or u32(p) & MAX_WINDOW == id:
+        s = find(c, id)
+        if s == NULL:
+            return broken(c, H2_FRAME_SIZE_ERROR if n != 5 else H2_PROTOCOL_ERROR)
+        return wrong_stream(c, id, s, H2_FRAME_SIZE_ERROR if n != 5 else H2_PROTOCOL_ERROR)
+    return control(c)
+
+
+cdef H2Event read_priority_update(Http2* c, const char* p, uint32_t n, uint32_t id) noexcept nogil:
+    cdef H2State* s
+    if id:
+        return broken(c, H2_PROTOCOL_ERROR)
+    if n < 4:
+        return broken(c, H2_FRAME_SIZE_ERROR)
+    s = find(c, u32(p) & MAX_WINDOW)
+    if s != NULL:
+        s.urgency = read_urgency(p + 4, n - 4, URGENCY)
+    return control(c)
+
+
+cdef H2Event read_rst_stream(Http2* c, const char* p, uint32_t n, uint32_t id) noexcept nogil:
+    cdef H2State* s
+    if id == 0 or is_idle(c, id):
+        return broken(c, H2_PROTOCOL_ERROR)
+    if n != 4:
+        return broken(c, H2_FRAME_SIZE_ERROR)
+    s = find(c, id)
+    if s == NULL:
+        return control(c)
+    c.n_resets += 1
+    if c.n_resets > c.max_resets:
+        return broken(c, H2_ENHANCE_YOUR_CALM)
+    close_stream(c, s, WAS_CANCELLED)
+    c.s = s
+    c.code = u32(p)
+    return H2_RESET
+
+
+cdef H2Event read_settings(
+    Http2* c, const char* p, uint32_t n, uint8_t flags, uint32_t id
+) noexcept nogil:
+    cdef uint32_t i
+    cdef uint32_t value
+    cdef uint32_t window = c.peer_window
+    cdef int64_t more
+    cdef H2State* s
+    cdef H2Event event = control(c)
+    if id:
+        return broken(c, H2_PROTOCOL_ERROR)
+    if n % 6 or flags & IS_ACK and n:
+        return broken(c, H2_FRAME_SIZE_ERROR)
+    if flags & IS_ACK or event != H2_DONE:
+        return event
+    for i in range(n // 6):
+        value = u32(p + 2)
+        if p[0] == 0 and p[1] == ENABLE_PUSH and value > 1:
+            return broken(c, H2_PROTOCOL_ERROR)
+        if p[0] == 0 and p[1] == INITIAL_WINDOW_SIZE:
+            if value > MAX_WINDOW:
+                return broken(c, H2_FLOW_CONTROL_ERROR)
+            window = value
+        if p[0] == 0 and p[1] == MAX_FRAME_SIZE:
+            if value < FRAME_BYTES or value > 0xffffff:
+                return broken(c, H2_PROTOCOL_ERROR)
+            c.peer_frame = value
+        p += 6
+    put_frame(c, 0, SETTINGS, IS_ACK, 0)
+    if window == c.peer_window:
+        return H2_DONE
+    more = <int64_t>window - c.peer_window       # §6.9.2: it may become negative
+    c.peer_window = window
+    for i in range(BUCKETS):
+        s = c.buckets[i]
+        while s != NULL:
+            s.send_window += more
+            if s.send_window > MAX_WINDOW:
+                return broken(c, H2_FLOW_CONTROL_ERROR)
+            s = s.next
+    c.s = NULL
+    return H2_ROOM if more > 0 else H2_DONE
+
+
+cdef H2Event read_ping(
+    Http2* c, const char* p, uint32_t n, uint8_t flags, uint32_t id
+) noexcept nogil:
+    cdef char* at
+    if id:
+        return broken(c, H2_PROTOCOL_ERROR)
+    if n != 8:
+        return broken(c, H2_FRAME_SIZE_ERROR)
+    if not flags & IS_ACK:
+        at = put_frame(c, 8, PING, IS_ACK, 0)
+        if at != NULL:
+            memcpy(at, p, 8)
+    return control(c)
+
+
+cdef H2Event read_window_update(Http2* c, const char* p, uint32_t n, uint32_t id) noexcept nogil:
+    cdef uint32_t more
+    cdef H2State* s = NULL
+    if n != 4:
+        return broken(c, H2_FRAME_SIZE_ERROR)
+    if id and is_idle(c, id):
+        return broken(c, H2_PROTOCOL_ERROR)
+    if c.n_updates:
+        c.n_updates -= 1
+    elif control(c) != H2_DONE:
+        return H2_BROKEN
+    more = u32(p) & MAX_WINDOW
+    if id == 0:
+        if more == 0:
+            return broken(c, H2_PROTOCOL_ERROR)
+        c.send_window += more
+        if c.send_window > MAX_WINDOW:
+            return broken(c, H2_FLOW_CONTROL_ERROR)
+    else:
+        s = find(c, id)
+        if s == NULL:
+            return H2_DONE
+        if more == 0:
+            return wrong_stream(c, id, s, H2_PROTOCOL_ERROR)
+        s.send_window += more
+        if s.send_window > MAX_WINDOW:
+            return wrong_stream(c, id, s, H2_FLOW_CONTROL_ERROR)
+    c.s = s
+    return H2_ROOM
+
+
+# ---------------------------------------------------------------- answers
+
+cdef char* begin_headers(Http2* c, size_t n) noexcept nogil:
+    # a frame head for each piece of the block, one more byte for the size update
+    if not make_room(c, n + 1 + (n // FRAME_BYTES + 2) * FRAME_HEAD):
+        return NULL
+    c.tail_at = c.out_n
+    if c.is_resized:
+        return c.out + c.out_n + FRAME_HEAD
+    c.out[c.out_n + FRAME_HEAD] = 0x20           # RFC 7541 §6.3: size 0
+    return c.out + c.out_n + FRAME_HEAD + 1
+
+
+cdef int end_headers(Http2* c, H2State* s, size_t n, bint is_end) noexcept nogil:
+    cdef char* at = c.out + c.out_n
+    cdef uint8_t flags = END_STREAM if is_end else 0
+    cdef size_t rest
+    if not c.is_resized:
+        c.is_resized = True
+        n += 1
+    if n <= FRAME_BYTES:
+        put_head(at, <uint32_t>n, HEADERS, flags | END_HEADERS, s.id)
+        c.out_n += FRAME_HEAD + n
+    else:
+        put_head(at, FRAME_BYTES, HEADERS, flags, s.id)
+        at += FRAME_HEAD + FRAME_BYTES
+        rest = n - FRAME_BYTES
+        while rest:
+            memmove(at + FRAME_HEAD, at, rest)
+            n = rest if rest < FRAME_BYTES else FRAME_BYTES
+            rest -= n
+            put_head(at, <uint32_t>n, CONTINUATION, 0 if rest else END_HEADERS, s.id)
+            at += FRAME_HEAD + n
+        c.out_n = at - c.out
+    c.tail_id = s.id
+    if is_end:
+        said_all(c, s)
+    return 0
+
+
+cdef inline void said_all(Http2* c, H2State* s) noexcept nogil:
+    s.is_answered = True
+    if s.is_ended:
+        close_stream(c, s, WAS_ENDED)
+
+
+cdef Py_ssize_t put_data(
+    Http2* c, H2State* s, const char* p, size_t n, uint32_t frame
+) noexcept nogil:
+    cdef size_t done = 0
+    cdef int64_t size
+    cdef char* at
+    if frame > c.peer_frame:
+        frame = c.peer_frame
+    while done < n:
+        size = s.send_window if s.send_window < c.send_window else c.send_window
+        if size <= 0:
+            break
+        if size > frame:
+            size = frame
+        if size > <int64_t>(n - done):
+            size = <int64_t>(n - done)
+        at = put_frame(c, <uint32_t>size, DATA, 0, s.id)
+        if at == NULL:
+            return -1
+        memcpy(at, p + done, <size_t>size)
+        c.tail_id = s.id
+        c.tail_at = c.out_n - FRAME_HEAD - <size_t>size
+        expect_updates(c)
+        s.send_window -= size
+        c.send_window -= size
+        done += <size_t>size
+    return <Py_ssize_t>done
+
+
+cdef int end_stream(Http2* c, H2State* s) noexcept nogil:
+    """END_STREAM, on the stream's last frame if that still waits here. 0, or -1: no memory."""
+    if c.tail_id == s.id:
+        c.out[c.tail_at + 4] |= END_STREAM
+    elif put_frame(c, 0, DATA, END_STREAM, s.id) == NULL:
+        return -1
+    said_all(c, s)
+    return 0

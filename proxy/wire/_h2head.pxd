@@ -1,0 +1,56 @@
+# Header blocks of HTTP/2 to and from what the stages know: a Head, and a Request's answer.
+#
+# Everything that RFC 9113 §8.2 and §8.3 ask of a request is asked here, so that nothing is left
+# that could mean something else in HTTP/1.1: what is malformed ends its stream.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+from proxy.base._request cimport Request
+from proxy.base.head cimport Field, Head
+from proxy.wire._h1 cimport Limits
+from proxy.wire._hpack cimport TABLE_BYTES, HpackTable
+
+
+cdef enum BlockResult:
+    BLOCK_GOOD = 0
+    BLOCK_WRONG = 1           # no HPACK: the connection ends (COMPRESSION_ERROR)
+    BLOCK_MALFORMED = 2       # its stream ends (PROTOCOL_ERROR, RFC 9113 §8.1.1)
+    # < 0: a FaultCode, which is answered
+
+cdef enum:
+    URGENCY = 3               # where nobody says another (RFC 9218 §4.1)
+    URGENCY_LEAST = 7
+
+
+cdef struct HeadRoom:         # where heads are read to: the worker's, one for all connections
+    char* bytes
+    size_t n                  # room_for(lim.max_head, the longest block) or more
+    Field* fields
+    uint16_t cap_fields
+    uint8_t urgency           # of the request that was read last
+    Head* head
+    Limits lim
+
+
+cdef inline size_t room_for(size_t max_head, size_t block_n) noexcept nogil:
+    """Fields, cookies joined behind them, the request line; and one field that is too long."""
+    return 4 * max_head + block_n * 8 // 5 + TABLE_BYTES + 64
+
+
+# The block of a request: room.head says it as if HTTP/1.1 had carried it, but in version 20.
+cdef int read_request_block(
+    HpackTable* t, const uint8_t* p, uint32_t n, HeadRoom* room
+) noexcept nogil
+
+# A block that is read only so that the table stays right, or a trailer section, which must have
+# no pseudo-field. What it says is dropped.
+cdef int skip_block(
+    HpackTable* t, const uint8_t* p, uint32_t n, HeadRoom* room, bint is_trailer
+) noexcept nogil
+
+# u= of a priority field (RFC 9218 §4): the urgency, or `otherwise`.
+cdef uint8_t read_urgency(const char* p, uint32_t n, uint8_t otherwise) noexcept nogil
+
+# The block of r's answer. Bytes written, or NO_MEMORY when it does not fit.
+cdef int write_answer_block(Request r, char* out, size_t cap) noexcept
+cdef int write_trailer_block(Request r, char* out, size_t cap) noexcept
