@@ -37,7 +37,7 @@ from proxy.engine._accept cimport Acceptor
 from proxy.engine._link cimport READ_BYTES, Diversion, Link, read_buffer
 from proxy.engine._tls cimport Door, Session, Tls, begin_client, begin_server, plain
 from proxy.engine._tls_context cimport ServerTls
-from proxy.engine._watch cimport FAILED, READABLE, WRITABLE
+from proxy.engine._watch cimport FAILED, READABLE, WRITABLE, at_turn_end, is_in_turn
 from proxy.engine._wheel cimport Timed, Wheel, set_deadline
 from proxy.filters._access cimport (
     DECLINED, LET_IN, AccessSettings, ask_password, forget_challenge, judge_address, judge_answer,
@@ -82,7 +82,12 @@ from proxy.wire._chunked cimport (
 from proxy.wire._h1 cimport (
     Limits, begin_head, body_kind, read_request_head, read_response_head, read_trailers,
 )
+from proxy.wire._h2 cimport *
+from proxy.wire._h2head cimport (
+    HeadRoom, room_for, room_for_answer, room_for_trailers, write_answer_block, write_trailer_block,
+)
 from proxy.wire._h1answer cimport frame_answer, write_answer_head, write_trailers
+from proxy.wire._hpack cimport put_status
 from proxy.wire._proxy_protocol cimport PROXY_HEADER_MAX, ProxyHeader, read_proxy_header
 
 from _socket import SO_REUSEADDR, socket as borrow_socket
@@ -148,7 +153,9 @@ cdef inline int status_of(int fault) noexcept:
 
 include "_fastpath/telling.pxi"
 include "_fastpath/listener.pxi"
+include "_fastpath/stream.pxi"
 include "_fastpath/client.pxi"
+include "_fastpath/h2.pxi"
 include "_fastpath/upstream.pxi"
 include "_fastpath/splice.pxi"
 include "_fastpath/pacing.pxi"

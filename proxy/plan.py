@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from proxy.conf.inherit import Block
     from proxy.process.seat import Seat
 
+WINDOW_MOST, FRAME_MOST = 2**31 - 1, 2**24 - 1  # bytes (RFC 9113 §6.9.1, §6.5.2)
 HANDLE_FILES, HANDLE_PROXY, HANDLE_RETURN, HANDLE_PYTHON = range(4)
 CLIENT_FIELDS = {  # of a Location → the directive whose value it is
     "max_body": "client_max_body_size",
@@ -119,6 +120,7 @@ class Plan:
             listener.names = names
             listener.default_server = default
             listener.is_tls = address.is_ssl
+            freeze_h2(listener, address, servers=[it for _, it in pairs])
             if address.is_ssl:
                 listener.tls = tls_door(address, [it for _, it in pairs], default, names)
             listener.is_proxied = address.is_proxy_protocol
@@ -314,6 +316,20 @@ class Plan:
         location.handler.asynchronous = self.freeze_location(inside, location.server)
 
 
+def freeze_h2(listener: Listener, address: Any, servers: list[Server]) -> None:
+    """HTTP/2 on a listen address: whether a server there wants it, and the default one's bounds."""
+    get = address.default_server.get
+    listener.h2_streams = get("http2_max_concurrent_streams")
+    listener.h2_preread = min(get("http2_body_preread_size"), WINDOW_MOST)
+    listener.h2_parts = get("http2_max_continuations")
+    listener.h2_resets = get("http2_max_resets")
+    listener.h2_control = get("http2_max_control_frames")
+    for server in servers:
+        if address.is_h2 or server.block.get("http2"):
+            listener.is_h2 = True
+            server.tls.is_h2 = True
+
+
 def tls_door(address: Any, servers: list[Server], default: Server, names: Any) -> Any:
     """TLS of a listen address. Raises ConfError where a certificate is missing, as nginx does:
     the default server's stands in for those that have none."""
@@ -351,6 +367,7 @@ def freeze_client(location: Location, block: Block) -> None:
     location.lingering_close = LINGERING[get("lingering_close")]
     location.server_tokens = get("server_tokens") != "off"
     location.satisfy_any = get("satisfy") == "any"
+    location.h2_chunk = min(max(get("http2_chunk_size"), 1), FRAME_MOST)
     location.body_in_file = IN_FILE[get("client_body_in_file_only")]
     put_size(location, "limit_rate", get("limit_rate"), block)
     put_size(location, "limit_rate_after", get("limit_rate_after"), block)

@@ -9,172 +9,7 @@ cdef enum ClientState:
     C_DISCARD = 2         # answered; the rest of the body is read and dropped
     C_LINGER = 3          # closing: FIN was sent, what still comes is dropped
     C_TUNNEL = 4          # upgraded: opaque bytes
-
-
-@final
-cdef class H1Stream(Stream):
-    """The Stream of a ClientH1; lives and is pooled together with its Request."""
-    cdef ClientH1 conn
-    cdef Request r
-
-    cdef int send_head(self, Request r) noexcept:
-        cdef ClientH1 c = self.conn
-        cdef Worker w = c.w
-        cdef int n
-        if r.keep_alive:
-            r.keep_alive = may_keep(c, r)
-        if r.location is not None and r.location.headers is not None:
-            expect_trailers(r)
-        frame_answer(r, r.head.version)
-        w.own_out(self)
-        n = write_answer_head(r, w.out + w.out_n, OUT_BYTES - w.out_n)
-        if n < 0:
-            return n
-        w.out_n += <size_t>n
-        r.sent_head = n
-        r.is_head_sent = True
-        return 0
-
-    cdef int send_interim(self, Request r, int status) noexcept:
-        """100 Continue, 103 with the fields in r.answer."""
-        cdef Worker w = self.conn.w
-        if r.head.version < 11:
-            return 0
-        w.own_out(self)
-        if status == 100:
-            memcpy(w.out + w.out_n, b"HTTP/1.1 100 Continue\r\n\r\n", 25)
-            w.out_n += 25
-            return self.flush(r)
-        return 0
-
-    cdef int send_body(self, Request r, const char* p, size_t n) noexcept:
-        cdef Worker w = self.conn.w
-        cdef int size
-        if n == 0 or r.is_header_only:
-            return 0
-        r.sent_body += <int64_t>n
-        w.own_out(self)
-        if r.out_kind != BODY_CHUNKED:
-            if n <= SMALL_BYTES and w.out_n + n <= OUT_BYTES:
-                memcpy(w.out + w.out_n, p, n)
-                w.out_n += n
-                return self.conn.is_blocked
-            return w.write_out(self.conn, p, n)
-        if w.out_n + n + 32 > OUT_BYTES:
-            if w.write_out(self.conn, NULL, 0) < 0:
-                return CLIENT_GONE
-        size = <int>chunk_prefix(w.out + w.out_n, n)
-        w.out_n += <size_t>size
-        if n <= SMALL_BYTES:
-            memcpy(w.out + w.out_n, p, n)
-            w.out_n += n
-        elif w.write_out(self.conn, p, n) < 0:
-            return CLIENT_GONE
-        w.out[w.out_n] = c"\r"
-        w.out[w.out_n + 1] = c"\n"
-        w.out_n += 2
-        w.out_of = self
-        return self.conn.is_blocked
-
-    cdef int send_file(self, Request r, int fd, int64_t* offset, int64_t n) noexcept:
-        cdef ClientH1 c = self.conn
-        cdef ssize_t got
-        cdef int rc
-        if c is None or not c.is_plain or c.is_blocked or c.fd < 0 or r.out_kind == BODY_CHUNKED:
-            return NOT_IMPLEMENTED
-        c.w.own_out(self)
-        if c.w.out_n:
-            rc = c.w.write_out(c, NULL, 0)
-            if rc:
-                return rc
-        got = sendfile(c.fd, fd, offset, <size_t>n)
-        if got > 0:
-            r.sent_body += got
-            if got == n:
-                return 0
-        elif got == 0:                           # the file became shorter
-            return INTERNAL
-        elif errno == EINTR:
-            return 0
-        elif errno != EAGAIN:
-            return CLIENT_GONE if errno == EPIPE or errno == ECONNRESET else NOT_IMPLEMENTED
-        c.await_room()
-        c.time_sending(r)
-        return BLOCKED
-
-    cdef int send_end(self, Request r) noexcept:
-        cdef Worker w = self.conn.w
-        cdef int n
-        if r.out_kind == BODY_CHUNKED and not r.is_header_only:
-            w.own_out(self)
-            n = write_trailers(r, w.out + w.out_n, OUT_BYTES - w.out_n)
-            if n < 0 and w.out_n:                # behind what waits there is no room for them
-                w.write_out(self.conn, NULL, 0)
-                w.out_of = self
-                n = write_trailers(r, w.out, OUT_BYTES)
-            if n < 0:
-                return n
-            w.out_n += <size_t>n
-        return 0
-
-    cdef int flush(self, Request r) noexcept:
-        cdef Worker w = self.conn.w
-        if w.out_of is self and w.out_n:
-            return w.write_out(self.conn, NULL, 0)
-        return 0
-
-    cdef void abort(self, Request r) noexcept:
-        """The answer cannot be completed: cut it where the client sees it."""
-        if self.conn is not None:
-            self.conn.w.drop_out(self)
-            r.keep_alive = False
-            r.told_status = r.told_status or 0
-            self.conn.cut()
-
-    cdef void want_body(self, Request r, bint is_wanted) noexcept:
-        if self.conn is None:
-            return
-        if is_wanted:
-            self.conn.unpause()
-        else:
-            self.conn.pause()
-
-    cdef bint is_blocked(self) noexcept:
-        return self.conn.is_blocked
-
-    cdef int64_t allowance(self, Request r) noexcept:
-        """nginx's limit_rate: rate times the seconds that have begun, and limit_rate_after."""
-        cdef int64_t room
-        if r.limit_rate == 0:
-            return <int64_t>1 << 62
-        if r.pacer is not None:
-            return 0
-        room = rate_room(r)
-        if room > 0:
-            return room
-        self.hold_back(r, <uint64_t>(-room) * 1000 // r.limit_rate + 1)
-        return 0
-
-    cdef bint is_ahead(self, Request r) noexcept:
-        """Was more sent than is due? Then the pacer goes on when it is: the head of an answer
-        counts too, even of one without a body."""
-        cdef int64_t room
-        if r.limit_rate == 0:
-            return False
-        if r.pacer is not None:
-            return True
-        room = rate_room(r)
-        if room >= 0:
-            return False
-        self.hold_back(r, <uint64_t>(-room) * 1000 // r.limit_rate + 1)
-        return True
-
-    cdef void hold_back(self, Request r, uint64_t wait_ms) noexcept:
-        cdef Pacer pacer = Pacer.__new__(Pacer)
-        pacer.w = self.conn.w
-        pacer.r = <PyObject*>r
-        r.pacer = pacer
-        set_deadline(self.conn.w.wheel, pacer, clock.now_ms + wait_ms)
+    C_H2 = 5              # HTTP/2 is spoken: `h2` has the streams
 
 
 @final
@@ -205,6 +40,7 @@ cdef class ClientH1(Link):
     cdef uint64_t idle_since_ms
     cdef uint32_t keepalive_ms    # of the location that answered last
     cdef UpstreamH1 tunnel
+    cdef ClientH2 h2              # None: HTTP/1.1
 
     def __dealloc__(self):
         free(self.held)
@@ -330,7 +166,12 @@ cdef class ClientH1(Link):
         if self.state == C_LINGER:
             self.linger_on()
             return
+        if self.state == C_H2:
+            self.h2.take(p, n)
+            return
         if self.state == C_IDLE and self.r is None:
+            if self.listener.is_h2 and self.client.requests == 0 and self.begin_h2(p, n):
+                return
             self.is_pipelined = False
         if self.state == C_TUNNEL:
             self.to_tunnel(p, n)
@@ -345,6 +186,36 @@ cdef class ClientH1(Link):
         if used < n and not self.is_closing and self.state != C_LINGER:
             if not self.hold(p + used, n - used):
                 self.cut()
+
+    cdef bint begin_h2(self, char* p, uint32_t n) noexcept:
+        """Does it speak HTTP/2, as ALPN said or as its first bytes say (RFC 9113 §3.3)? Their
+        beginning may be too short to tell: it is held, then."""
+        cdef char* all_of_it = NULL
+        if self.tls is not None and not self.tls.is_h2 and self.tls.has_alpn:
+            return False
+        if self.tls is None or not self.tls.is_h2:
+            if self.held_n and not self.hold(p, n):
+                self.cut()
+                return True
+            if self.held_n:
+                p = all_of_it = self.held
+                n = self.held_n
+            if not is_preface(p, n):
+                if all_of_it != NULL:
+                    self.run_held()
+                return all_of_it != NULL
+            if n < PREFACE_BYTES:
+                if all_of_it == NULL and not self.hold(p, n):
+                    self.cut()
+                return True
+        self.held = NULL
+        self.held_n = self.held_cap = 0
+        self.h2 = ClientH2.__new__(ClientH2)
+        self.state = C_H2
+        self.h2.begin(self)
+        self.h2.take(p, n)
+        free(all_of_it)
+        return True
 
     cdef void run_held(self) noexcept:
         """Feed what was held; what is still not taken stays."""
@@ -740,7 +611,9 @@ cdef class ClientH1(Link):
 
     cdef void on_drained(self) noexcept:
         tick()
-        if self.state == C_TUNNEL:
+        if self.state == C_H2:
+            self.h2.on_drained()
+        elif self.state == C_TUNNEL:
             if self.tunnel is not None:
                 self.tunnel.unpause()
         elif self.r is not None:
@@ -787,8 +660,11 @@ cdef class ClientH1(Link):
     cdef void on_lost(self) noexcept:
         cdef Request r = self.r
         cdef UpstreamH1 u
+        cdef ClientH2 h = self.h2
         tick()
         self.w.remove_client(self)
+        if h is not None:
+            h.on_lost()
         if self.state == C_TUNNEL and self.tunnel is not None:
             u = self.tunnel
             self.tunnel = None
@@ -843,6 +719,8 @@ cdef class ClientH1(Link):
             self.close()
         elif self.state == C_TUNNEL:
             self.close()
+        elif self.state == C_H2:
+            self.h2.on_deadline()
         else:
             if r is not None and self.held_n:
                 self.was_silent = True

@@ -10,6 +10,12 @@ cdef class Listener(Acceptor):
     cdef public bint is_tls
     cdef public bint is_proxied       # proxy_protocol: a PROXY header comes first
     cdef public Door tls              # None: plain
+    cdef public bint is_h2            # http2 of any server here: the rest is of the default one
+    cdef public uint32_t h2_streams   # http2_max_concurrent_streams
+    cdef public uint32_t h2_preread   # http2_body_preread_size
+    cdef public uint32_t h2_parts     # http2_max_continuations
+    cdef public uint32_t h2_resets    # http2_max_resets, in COUNTED_MS
+    cdef public uint32_t h2_control   # http2_max_control_frames, in COUNTED_MS
 
     cdef void on_accepted(self, int fd, const void* address) noexcept:
         cdef ClientH1 c = ClientH1.__new__(ClientH1)

@@ -292,9 +292,9 @@ cdef bint splice_answer(Worker w, Request r, UpstreamH1 u) noexcept:
     """Move the rest of the answer's body without touching it. False: it is to be copied."""
     cdef ClientH1 c
     cdef Splice s
-    if r.parent is not None:
+    if r.parent is not None or (<ClientStream>r.stream).is_multiplexed:
         return False
-    c = (<H1Stream>r.stream).conn
+    c = (<ClientStream>r.stream).conn
     if (u.left < SPLICE_LEAST or not c.is_plain or not u.is_plain or c.is_blocked
             or r.is_header_only or r.waiting is not None or r.out_kind != BODY_LENGTH
             or r.limit_rate or c.is_closing or r.filters is not None):
@@ -319,7 +319,7 @@ cdef bint splice_answer(Worker w, Request r, UpstreamH1 u) noexcept:
 
 cdef bint splice_body(Worker w, Request r, UpstreamH1 u) noexcept:
     """The same for the rest of the client's body, towards an upstream that streams it."""
-    cdef ClientH1 c = (<H1Stream>r.stream).conn
+    cdef ClientH1 c = (<ClientStream>r.stream).conn
     cdef Splice s
     cdef bint is_bounded = r.location.max_body == 0 or r.head.content_length <= r.location.max_body
     if (c.body_left < SPLICE_LEAST or c.chunked != NULL or not c.is_plain or not u.is_plain

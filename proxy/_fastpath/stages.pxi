@@ -96,7 +96,7 @@ cdef int enter(Worker w, Request r) noexcept:
 
 cdef int find_host(Request r) noexcept:
     """The server, by Host and the address that the client came to; then the target."""
-    cdef ClientH1 c = (<H1Stream>r.stream).conn
+    cdef ClientH1 c = (<ClientStream>r.stream).conn
     cdef PyObject* found
     cdef uint32_t port = 0
     cdef uint32_t n
@@ -297,13 +297,12 @@ cdef inline int64_t next_read(UpstreamH1 u) noexcept:
     return u.most_bytes if u.most_bytes else READ_BYTES
 
 
-cdef Spool answer_spool(UpstreamH1 u, Link c):
-    """What client c did not take yet: in the answer's buffers, where c's rest is already, then
+cdef Spool answer_spool(UpstreamH1 u, size_t n):
+    """What a client did not take yet: in the answer's buffers, where n bytes are already, then
     in a file; before one, reads may be large. Where no file may take it, one read more has room:
     reading pauses only behind it."""
     cdef ProxySettings s = u.s
     cdef int64_t file_bytes = s.file_bytes if s.is_buffered else 0
-    cdef size_t n = c.rest.n if c is not None and c.rest != NULL else 0
     n = <size_t>s.buffer_bytes - n if n < <size_t>s.buffer_bytes else 0
     if file_bytes >= READ_BYTES and not is_paced(s):
         u.most_bytes = 0
@@ -331,7 +330,7 @@ cdef void hold_body(Request r, object folder) noexcept:
     q.file_bound = <int64_t>1 << 62
     q.is_file_only = r.location.body_in_file > 0
     q.is_left = r.location.body_in_file == 2
-    (<H1Stream>r.stream).conn.unpause()
+    r.stream.want_body(r, True)
 
 
 cdef bint copy_body(Request r, const char* p, size_t n) noexcept:
@@ -343,7 +342,7 @@ cdef bint copy_body(Request r, const char* p, size_t n) noexcept:
 
 
 cdef void ask_body(Request r) noexcept:
-    (<H1Stream>r.stream).conn.ask_body(r)
+    (<ClientStream>r.stream).ask_body(r)
 
 
 cdef int find_target(Worker w, Request r, ProxySettings s) noexcept:
@@ -498,7 +497,7 @@ cdef int send(Worker w, Request r) noexcept:
         rc = w.send_spool(r, conn)
         if rc == 0 and not r.is_body_done:
             # asked again in the middle of a streamed body
-            (<H1Stream>r.stream).conn.go_on_reading(r)
+            (<ClientStream>r.stream).go_on_reading(r)
     elif not r.is_body_done and conn.s.passes_body and r.body_kind != BODY_NONE:
         if r.parent is None and not r.is_body_read and (
                 r.head.content_length <= <int64_t>r.location.body_buffer):

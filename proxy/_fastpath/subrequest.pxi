@@ -7,9 +7,8 @@ cdef enum:
 
 
 @final
-cdef class SubStream(Stream):
+cdef class SubStream(ClientStream):
     """The Stream of a sub-request: its head stays in the Request, its body goes to the waiter."""
-    cdef ClientH1 conn            # None; it lies where that of an H1Stream lies
     cdef Worker w
     cdef SubWaiter waiter
 

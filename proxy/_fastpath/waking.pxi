@@ -19,10 +19,13 @@ cdef int ask_version(Worker w, Request r, Version v) noexcept:
 
 cdef int wait_for_replica(Worker w, Request r) noexcept:
     """PARK, or the fault that says which limit stands against it."""
-    cdef ClientH1 c = (<H1Stream>r.stream).conn if r.parent is None else None
+    cdef ClientStream s = <ClientStream>r.stream
+    cdef ClientH1 c = s.conn
     cdef uint32_t n_bytes = r.head.size
     cdef int fd = -1
-    if c is not None:
+    if s.is_multiplexed:                         # its connection is read on: it tells of its end
+        n_bytes += (<H2Stream>s).held_n
+    elif c is not None:
         fd = c.fd
         n_bytes += c.held_n
         if not c.is_feeding and c.held_n == 0 and c.is_ended:
@@ -157,8 +160,8 @@ cdef void on_client_hung_up(Worker w, Request r) noexcept:
     cdef ClientH1 c
     if r.asked == NULL or (<Asked*>r.asked).ticket == 0:
         return
-    c = (<H1Stream>r.stream).conn
-    if c is None or not c.is_paused or c.is_ended:
+    c = (<ClientStream>r.stream).conn
+    if c is None or (<ClientStream>r.stream).is_multiplexed or not c.is_paused or c.is_ended:
         return                                   # the loop tells it
     c.is_ended = True
     r.keep_alive = False

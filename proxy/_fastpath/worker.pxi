@@ -30,6 +30,11 @@ cdef class Worker(Conductor):
     cdef Field* answer_fields
     cdef uint16_t cap_fields
     cdef list free_requests
+    cdef list free_requests_h2
+    cdef list later               # H2Streams that have something to do when all others are done
+    cdef PyObject* unwritten      # ClientH2s whose frames wait for the end of the turn
+    cdef HeadRoom head_room       # where requests of HTTP/2 are read to
+    cdef Head head
     cdef set copies               # of requests, for shadows
     cdef PyObject* clients        # all of them, newest first
     cdef PyObject* oldest
@@ -55,7 +60,11 @@ cdef class Worker(Conductor):
         self.cap_fields = 1024
         self.fields = <Field*>malloc(self.cap_fields * sizeof(Field))
         self.answer_fields = <Field*>malloc(self.cap_fields * sizeof(Field))
-        self.free_requests, self.copies = [], set()
+        self.free_requests, self.free_requests_h2, self.copies = [], [], set()
+        self.later = []
+        self.head_room.fields = self.fields
+        self.head_room.cap_fields = self.cap_fields
+        self.head_room.head = &self.head
         self.stats = &nobody_counts
         if (self.spilled == NULL or self.out == NULL or self.ask == NULL
                 or self.fields == NULL or self.answer_fields == NULL):
@@ -64,8 +73,11 @@ cdef class Worker(Conductor):
     def __init__(self, loop):
         self.loop = loop
         self.wheel = Wheel(loop)
+        at_turn_end(write_frames, <void*>self)
 
     def __dealloc__(self):
+        at_turn_end(NULL, <void*>self)
+        free(self.head_room.bytes)
         free(self.spilled)
         free(self.out)
         free(self.ask)
@@ -167,6 +179,9 @@ cdef class Worker(Conductor):
             if c.state == C_IDLE and c.held_n == 0 and c.client.requests and not c.is_closing:
                 c.close()
                 return
+            if c.state == C_H2 and c.h2.n_live == 0 and not c.is_closing:
+                c.h2.part()
+                return
 
     def quit(self):
         """Finish what is under way, take nothing new. A connection that was busy a moment ago may
@@ -180,26 +195,25 @@ cdef class Worker(Conductor):
             at = c.next
             if c.state == C_IDLE and c.held_n == 0 and c.client.requests:
                 c.idle_until(PARTING_MS)
+            elif c.state == C_H2:
+                c.h2.warn()
+        self.settle()
         if self.n_clients == 0 and self.on_empty is not None:
             self.on_empty()
 
     cdef Request new_request(self):
         cdef Request r
-        cdef H1Stream s
         if self.free_requests:
             r = <Request>self.free_requests.pop()
-            s = <H1Stream>r.stream
+            r.begin(self, r.stream)
         else:
             r = Request.__new__(Request)
-            s = H1Stream.__new__(H1Stream)
-            s.r = None
-        r.begin(self, s)
+            r.begin(self, H1Stream.__new__(H1Stream))
         return r
 
     cdef void free_request(self, Request r) noexcept:
-        cdef H1Stream s = <H1Stream>r.stream
-        if self.out_of is s:
-            self.drop_out(s)
+        cdef ClientStream s = <ClientStream>r.stream
+        self.drop_out(s)
         if r.subs is not None:
             drop_subs(r)
         if r.asked != NULL:
@@ -208,8 +222,13 @@ cdef class Worker(Conductor):
             self.stats.writing -= 1
         else:
             self.stats.reading -= 1
-        self.stats.waiting += 1
         r.end()
+        if s.is_multiplexed:
+            (<H2Stream>s).end()
+            if len(self.free_requests_h2) < MAX_POOLED:
+                self.free_requests_h2.append(r)
+            return
+        self.stats.waiting += 1
         s.conn = None
         if len(self.free_requests) < MAX_POOLED:
             self.free_requests.append(r)
@@ -222,7 +241,7 @@ cdef class Worker(Conductor):
                 self.write_out(self.out_of.conn, NULL, 0)
             self.out_of = s
 
-    cdef void drop_out(self, H1Stream s) noexcept:
+    cdef void drop_out(self, ClientStream s) noexcept:
         if self.out_of is s:
             self.out_n = 0
             self.out_of = None
@@ -280,11 +299,13 @@ cdef class Worker(Conductor):
         cdef UpstreamH1 u
         cdef H1Stream s
         cdef ClientH1 c
-        while self.held_of is not None or self.ask_n or self.out_n:
+        while self.held_of is not None or self.ask_n or self.out_n or len(self.later):
             c = self.held_of
             self.held_of = None
             if c is not None and not c.is_closing:
                 c.run_held()
+            while len(self.later):
+                (<H2Stream>self.later.pop()).go_on()
             if self.ask_n:
                 u = self.ask_of
                 self.ask_of = None
@@ -301,6 +322,8 @@ cdef class Worker(Conductor):
                         self.on_client_gone(c.r)
                         c.abort()
                 self.out_n = 0
+        if self.unwritten != NULL and not is_in_turn():
+            write_frames(<void*>self)
 
     # ---------------------------------------------------------------- the loop over the stages
 
@@ -405,7 +428,7 @@ cdef class Worker(Conductor):
         cdef int rc
         if r.body_kind == BODY_CHUNKED and r.status < 300 and not r.is_body_done and (
                 not r.is_body_read and r.parent is None
-                and (<H1Stream>r.stream).conn.has_bad_chunk()):
+                and (<ClientStream>r.stream).has_bad_chunk()):
             r.is_body_done = True
             r.keep_alive = False
             self.fail(r, BAD_CHUNK)
@@ -470,7 +493,7 @@ cdef class Worker(Conductor):
         """The answer is whole on our side; it is told when the client's side took it."""
         cdef int rc
         if r.limit_rate and not r.is_done and r.parent is None and (
-                (<H1Stream>r.stream).is_ahead(r)):
+                (<ClientStream>r.stream).is_ahead(r)):
             r.is_answer_read = True              # the pacer comes back here
             return
         if not r.is_done:
@@ -502,7 +525,7 @@ cdef class Worker(Conductor):
             end_sub(self, r)
             return
         self.tell(r)
-        (<H1Stream>r.stream).conn.on_answered(r)
+        (<ClientStream>r.stream).on_answered(r)
 
     cdef void tell(self, Request r) noexcept:
         """Count, log; give back what was taken."""
@@ -515,7 +538,7 @@ cdef class Worker(Conductor):
     # ---------------------------------------------------------------- the client's events
 
     cdef void on_body(self, Request r, const char* p, uint32_t n) noexcept:
-        cdef ClientH1 c = (<H1Stream>r.stream).conn
+        cdef ClientStream s = <ClientStream>r.stream
         cdef UpstreamH1 u
         cdef Location here = r.location
         cdef int rc
@@ -527,8 +550,7 @@ cdef class Worker(Conductor):
             r.keep_alive = False
             self.fail(r, BODY_TOO_LARGE)
             return
-        if c.node.deadline_ms and not c.is_blocked:
-            c.node.deadline_ms = clock.now_ms + here.body_timeout_ms
+        s.time_body(r)
         if r.body is not None and (<Spool>r.body).is_copy:
             is_copied = copy_body(r, p, n)
         if r.call is not None and not holds_body(r):
@@ -537,8 +559,8 @@ cdef class Worker(Conductor):
                 (<Spool>r.body).skip(n)
             rc = u.ask_body(p, n)
             if rc == BLOCKED:
-                c.node.deadline_ms = 0
-                c.pause()
+                s.stop_time()
+                s.want_body(r, False)
             elif rc < 0:
                 u.lose(UPSTREAM_CLOSED)
         elif holds_body(r):
@@ -559,7 +581,7 @@ cdef class Worker(Conductor):
     cdef void on_client_drained(self, Request r) noexcept:
         cdef int rc
         if r.parent is None:
-            (<H1Stream>r.stream).conn.node.deadline_ms = 0
+            (<ClientStream>r.stream).stop_time()
         if r.filters is not None:
             rc = (<BodyFilter>r.filters).pump(r)
             if rc < 0:
@@ -591,7 +613,6 @@ cdef class Worker(Conductor):
 
     cdef void on_client_gone(self, Request r) noexcept:
         cdef UpstreamH1 u
-        cdef ClientH1 c = (<H1Stream>r.stream).conn
         if r.call is not None:
             u = <UpstreamH1>r.call
             r.call = None
@@ -607,7 +628,7 @@ cdef class Worker(Conductor):
             leave(self.waiting, r)
         if r.location is not None:
             self.tell(r)
-        c.r = None
+        (<ClientStream>r.stream).forget(r)
         self.free_request(r)
 
     # ---------------------------------------------------------------- the upstream's events
@@ -648,9 +669,9 @@ cdef class Worker(Conductor):
             if rc < 0:
                 u.lose(rc)
             elif rc == 0 and not r.is_body_done and not holds_body(r):
-                (<H1Stream>r.stream).conn.go_on_reading(r)
+                (<ClientStream>r.stream).go_on_reading(r)
         elif not r.is_body_done:
-            (<H1Stream>r.stream).conn.go_on_reading(r)
+            (<ClientStream>r.stream).go_on_reading(r)
 
     cdef void on_answer_head(self, Request r, UpstreamH1 u) noexcept:
         cdef int rc
@@ -697,7 +718,7 @@ cdef class Worker(Conductor):
             self.fail(r, rc)
 
     cdef void upgrade(self, Request r, UpstreamH1 u) noexcept:
-        cdef ClientH1 c = (<H1Stream>r.stream).conn
+        cdef ClientH1 c = (<ClientStream>r.stream).conn
         r.is_upgraded = True
         r.keep_alive = False
         r.is_done = True                         # what follows is no answer any more
@@ -711,13 +732,12 @@ cdef class Worker(Conductor):
 
     cdef void relay(self, Request r, UpstreamH1 u, const char* p, size_t n) noexcept:
         """A piece of the answer's body goes to the client, or waits for it."""
-        cdef Link c
         cdef int rc
         cdef Spool q
         if n == 0 or r.is_header_only:
             return
         if r.limit_rate and r.waiting is None:
-            r.waiting = answer_spool(u, None)
+            r.waiting = answer_spool(u, 0)
         if r.limit_rate and r.pacer is None and not r.stream.is_blocked():
             rc = (<Spool>r.waiting).put(p, n)
             if rc < 0 or self.send_waiting(r) < 0:
@@ -736,8 +756,7 @@ cdef class Worker(Conductor):
         rc = put_body(r, p, n)
         if rc == BLOCKED:
             if u.s.is_buffered and r.buffer_answer != 1:
-                c = None if r.parent is not None else (<H1Stream>r.stream).conn
-                r.waiting = answer_spool(u, c)
+                r.waiting = answer_spool(u, (<ClientStream>r.stream).unsent())
             else:
                 u.pause()
         elif rc < 0 and (r.parent is not None or r.filters is not None):
@@ -747,10 +766,11 @@ cdef class Worker(Conductor):
 
     cdef void lose_client(self, Request r) noexcept:
         """The client's socket refuses bytes: its reset will be told; stop here."""
-        cdef ClientH1 c = (<H1Stream>r.stream).conn
-        self.drop_out(<H1Stream>r.stream)
+        cdef ClientStream s = <ClientStream>r.stream
+        cdef ClientH1 c = s.conn
+        self.drop_out(s)
         self.on_client_gone(r)
-        if c is not None:
+        if c is not None and not s.is_multiplexed:
             c.abort()
 
     cdef int send_waiting(self, Request r) noexcept:
@@ -841,7 +861,7 @@ cdef class Worker(Conductor):
         r.call = None
         r.answer.fields = NULL
         if r.body is not None and not r.is_body_done and not holds_body(r):
-            (<H1Stream>r.stream).conn.pause()    # `send` goes on with it
+            r.stream.want_body(r, False)         # `send` goes on with it
         r.stage = S_PICK - 1
         self.drive(r, GO)
         return True

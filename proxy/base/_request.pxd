@@ -147,6 +147,7 @@ cdef class Location:
     cdef public uint32_t lingering_time_ms
     cdef public uint32_t lingering_timeout_ms
     cdef public uint8_t lingering_close  # 0 off, 1 on, 2 always
+    cdef public uint32_t h2_chunk      # http2_chunk_size
     cdef public bint chunked_ok        # chunked_transfer_encoding
     cdef public bint absolute_redirect
     cdef public bint server_name_in_redirect

@@ -99,6 +99,7 @@ cdef class Location:
         self.keepalive_timeout_ms = 75000
         self.keepalive_requests = 1000
         self.keepalive_time_ms = 3600000
+        self.h2_chunk = 8192
         self.lingering_close = 1
         self.lingering_time_ms = 30000
         self.lingering_timeout_ms = 5000

@@ -12,6 +12,9 @@ from proxy.engine._tls_context cimport RECORD_BYTES, ssl_index, why
 cdef enum:
     SEALED_FIRST = 64 * 1024
 
+HTTP_1 = b"\x08http/1.1\x08http/1.0\x08http/0.9"
+HTTP_2 = b"\x02h2" + HTTP_1
+
 plain = <char*>malloc(PLAIN_BYTES)    # pages nobody touches cost nothing
 sealed = <char*>malloc(SEALED_FIRST)
 cdef size_t sealed_n = 0
@@ -97,6 +100,22 @@ cdef int on_client_hello(SSL* ssl, int* alert, void* unused) noexcept:
 
 cdef int on_server_name(SSL* ssl, int* alert, void* unused) noexcept:
     """Without it OpenSSL does not tell the client that its name was heard."""
+    return SSL_TLSEXT_ERR_OK
+
+
+cdef int choose_protocol(
+    SSL* ssl, const unsigned char** out, unsigned char* out_n, const unsigned char* offered,
+    unsigned int n, void* unused
+) noexcept:
+    """ALPN, by what the chosen server speaks; none in common ends the handshake (RFC 7301
+    §3.2)."""
+    cdef Tls tls = <Tls>SSL_get_ex_data(ssl, ssl_index)
+    cdef bytes names = HTTP_2 if tls.server_tls.is_h2 else HTTP_1
+    if SSL_select_next_proto(<unsigned char**>out, out_n, <const unsigned char*>names,
+                             <unsigned int>len(names), offered, n) != OPENSSL_NPN_NEGOTIATED:
+        return SSL_TLSEXT_ERR_ALERT_FATAL
+    tls.has_alpn = True
+    tls.is_h2 = out_n[0] == 2
     return SSL_TLSEXT_ERR_OK
 
 
@@ -323,5 +342,6 @@ def prepare(Context context not None):
     if context.is_server:
         SSL_CTX_set_client_hello_cb(context.ctx, on_client_hello, NULL)
         SSL_CTX_set_tlsext_servername_callback(context.ctx, on_server_name)
+        SSL_CTX_set_alpn_select_cb(context.ctx, choose_protocol, NULL)
     else:
         SSL_CTX_sess_set_new_cb(context.ctx, on_new_session)

@@ -22,9 +22,7 @@ DEFINED_COMMANDS = (
     SSL_CONF_FLAG_FILE | SSL_CONF_FLAG_CLIENT | SSL_CONF_FLAG_SERVER
     | SSL_CONF_FLAG_CERTIFICATE | SSL_CONF_FLAG_SHOW_ERRORS
 )
-HTTP_1 = b"\x08http/1.1\x08http/1.0\x08http/0.9"
 
-cdef bytes alpn_names = HTTP_1
 cdef int context_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL)
 ssl_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL)
 cdef unsigned char[32] secret
@@ -72,17 +70,6 @@ cdef int give_password(char* out, int size, int is_writing, void* password) noex
         return 0
     memcpy(out, <const char*>word, len(word))
     return <int>len(word)
-
-
-cdef int choose_protocol(
-    SSL* ssl, const unsigned char** out, unsigned char* out_n, const unsigned char* offered,
-    unsigned int n, void* unused
-) noexcept:
-    """ALPN: HTTP/1.x is all that is spoken; none in common ends the handshake (RFC 7301 §3.2)."""
-    if SSL_select_next_proto(<unsigned char**>out, out_n, <const unsigned char*>alpn_names,
-                             <unsigned int>len(alpn_names), offered, n) != OPENSSL_NPN_NEGOTIATED:
-        return SSL_TLSEXT_ERR_ALERT_FATAL
-    return SSL_TLSEXT_ERR_OK
 
 
 cdef int seal_ticket(
@@ -184,7 +171,6 @@ cdef class Context:
         SSL_CTX_set_verify(self.ctx, SSL_VERIFY_NONE, NULL)
         SSL_CTX_set_default_passwd_cb(self.ctx, give_password)
         if is_server:
-            SSL_CTX_set_alpn_select_cb(self.ctx, choose_protocol, NULL)
             SSL_CTX_set_tlsext_ticket_key_evp_cb(self.ctx, seal_ticket)
 
     def __dealloc__(self):

@@ -34,3 +34,10 @@ cdef class Watched(Timed):
     cdef void close_watch(self) noexcept         # at the end of this turn, then on_closed comes
     cdef void on_ready(self, int events) noexcept
     cdef void on_closed(self) noexcept
+
+
+# Calls `what(whom)` with the GIL when the events of a turn of the loop have been told, or nobody:
+# what they made is written then, once. One a process.
+ctypedef void (*TurnEnd)(void* whom) noexcept
+cdef void at_turn_end(TurnEnd what, void* whom) noexcept
+cdef bint is_in_turn() noexcept      # is it still to come for what is done now?

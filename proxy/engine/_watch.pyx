@@ -33,6 +33,7 @@ cdef extern from * nogil:
     typedef struct headrace_uv_handle uvh;
     typedef void (*poll_cb)(uvh *, int, int);
     typedef void (*handle_cb)(uvh *);
+    typedef void (*turn_cb)(void *);
     static int (*uvp_poll_init)(void *, uvh *, int);
     static int (*uvp_poll_start)(uvh *, int, poll_cb);
     static int (*uvp_poll_stop)(uvh *);
@@ -50,6 +51,7 @@ cdef extern from * nogil:
     ctypedef headrace_uv_handle uvh
     ctypedef void (*poll_cb)(uvh*, int, int) noexcept nogil
     ctypedef void (*handle_cb)(uvh*) noexcept nogil
+    ctypedef void (*turn_cb)(void*) noexcept nogil
     int uvp_poll_init(void*, uvh*, int)
     int uvp_poll_start(uvh*, int, poll_cb)
     int uvp_poll_stop(uvh*)
@@ -79,6 +81,19 @@ cdef PyGILState_STATE held
 cdef uvh* kept[KEPT_HANDLES]
 cdef int n_kept = 0
 cdef void* first_watched = NULL
+cdef TurnEnd turn_end = NULL
+cdef void* turn_whom = NULL
+
+
+cdef void at_turn_end(TurnEnd what, void* whom) noexcept:
+    global turn_end, turn_whom
+    if what != NULL or whom == turn_whom:
+        turn_end = what
+        turn_whom = whom
+
+
+cdef bint is_in_turn() noexcept:
+    return is_held
 
 
 cdef find_libuv(bytes file):
@@ -130,6 +145,8 @@ def detach() -> None:
 cdef void on_check(uvh* handle) noexcept nogil:
     global is_held
     if is_held:
+        if turn_end != NULL:
+            (<turn_cb>turn_end)(turn_whom)
         is_held = False
         PyGILState_Release(held)
 

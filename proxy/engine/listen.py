@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 BACKLOG = 511  # nginx's on Linux
 PORT_WITHOUT_LISTEN = 80
 PORT_WITHOUT_LISTEN_OR_ROOT = 8000
-NOT_YET = ("http2", "quic", "multipath")
+NOT_YET = ("quic", "multipath")
 
 
 class SocketOptions:
@@ -52,6 +52,7 @@ class Listen:
 
     __slots__ = (
         "is_default",
+        "is_h2",
         "is_proxy_protocol",
         "is_set",
         "is_ssl",
@@ -65,6 +66,7 @@ class Listen:
         self.places: list[tuple[str, int, Any]] = []
         self.options = SocketOptions()
         self.is_default = False
+        self.is_h2 = False
         self.is_proxy_protocol = False
         self.is_set = False
         self.is_ssl = False
@@ -75,8 +77,8 @@ class Address:
     `unix:/path`), `sockaddr` as bind takes it, `servers` in the order of the conf."""
 
     __slots__ = (
-        "default_server", "family", "has_default", "is_proxy_protocol", "is_ssl", "key", "options",
-        "servers", "sockaddr", "_is_changed", "_is_set", "_protocols",
+        "default_server", "family", "has_default", "is_h2", "is_proxy_protocol", "is_ssl", "key",
+        "options", "servers", "sockaddr", "_is_changed", "_is_set", "_protocols",
     )  # fmt: skip
 
     def __init__(self, key: str, family: int, sockaddr: Any, listen: Listen, server: Block) -> None:
@@ -85,6 +87,7 @@ class Address:
         self.sockaddr = sockaddr
         self.options = listen.options
         self.is_ssl = listen.is_ssl
+        self.is_h2 = listen.is_h2
         self.is_proxy_protocol = listen.is_proxy_protocol
         self.servers = [server]
         self.default_server = server
@@ -123,6 +126,7 @@ class Address:
             self.default_server = server
         self._check_protocols(before, listen, server, was_set)
         self.is_ssl |= listen.is_ssl
+        self.is_h2 |= listen.is_h2
         self.is_proxy_protocol |= listen.is_proxy_protocol
 
     def _check_protocols(
@@ -152,7 +156,14 @@ def read_listen(args: list[Token], block: Block) -> Listen:
     """Type one `listen`. Raises ConfError, worded as nginx."""
     listen = Listen(args[0])
     for parameter in args[1:]:
-        _read_parameter(listen, parameter)
+        if parameter == "http2":
+            listen.is_h2 = True
+            block.warn(
+                'the "listen ... http2" directive is deprecated, use the "http2" directive instead',
+                parameter,
+            )
+        else:
+            _read_parameter(listen, parameter)
     listen.places = _read_places(args[0])
     return listen
 
@@ -314,7 +325,8 @@ directive(
     read=read_listen,
     many=True,
     inherit=False,
-    syntax="address[:port] | port | unix:path [default_server] [ssl] [proxy_protocol] "
+    syntax="address[:port] | port | unix:path [default_server] [ssl] [http2] "
+    "[proxy_protocol] "
     "[backlog=number] [rcvbuf=size] [sndbuf=size] [fastopen=number] [deferred] [bind] "
     "[ipv6only=on|off] [reuseport] [so_keepalive=on|off|[idle]:[interval]:[count]]",
     doc="An address this server answers on; ports may be a range. Each worker has its own socket "

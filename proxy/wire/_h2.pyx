@@ -633,7 +633,7 @@ cdef H2Event read_settings(
         return broken(c, H2_FRAME_SIZE_ERROR)
     if flags & IS_ACK or event != H2_DONE:
         return event
-    for i in range(n // 6):
+    for _ in range(n // 6):
         value = u32(p + 2)
         if p[0] == 0 and p[1] == ENABLE_PUSH and value > 1:
             return broken(c, H2_PROTOCOL_ERROR)

@@ -51,6 +51,8 @@ cdef int skip_block(
 # u= of a priority field (RFC 9218 §4): the urgency, or `otherwise`.
 cdef uint8_t read_urgency(const char* p, uint32_t n, uint8_t otherwise) noexcept nogil
 
-# The block of r's answer. Bytes written, or NO_MEMORY when it does not fit.
-cdef int write_answer_block(Request r, char* out, size_t cap) noexcept
-cdef int write_trailer_block(Request r, char* out, size_t cap) noexcept
+# The block of r's answer, and of its trailers; as much room is needed as is said.
+cdef size_t room_for_answer(Request r) noexcept
+cdef int write_answer_block(Request r, char* out) noexcept
+cdef size_t room_for_trailers(Request r) noexcept
+cdef int write_trailer_block(Request r, char* out) noexcept

@@ -374,7 +374,17 @@ cdef Str cleaned(Request r, Str value) noexcept:
     return value
 
 
-cdef int write_answer_block(Request r, char* out, size_t cap) noexcept:
+cdef size_t room_for_answer(Request r) noexcept:
+    cdef size_t size = OWN_BYTES + r.content_type.n
+    cdef uint16_t i
+    if r.answer.fields != NULL and not r.is_answer_ours:
+        size += r.answer.size + r.answer.n_fields * MAX_WRITTEN
+    for i in range(r.n_out):
+        size += r.out[i].name.n + r.out[i].value.n + MAX_WRITTEN
+    return size
+
+
+cdef int write_answer_block(Request r, char* out) noexcept:
     cdef char* at = out
     cdef char[32] digits
     cdef Head* h = &r.answer
@@ -382,20 +392,15 @@ cdef int write_answer_block(Request r, char* out, size_t cap) noexcept:
     cdef Str value
     cdef uint16_t i
     cdef uint64_t seen = 0
-    cdef size_t size = OWN_BYTES + r.content_type.n
     cdef bint is_passing = h.fields != NULL and not r.is_answer_ours
     if is_passing:
-        size += h.size + h.n_fields * MAX_WRITTEN
         for i in range(h.n_fields):
             f = &h.fields[i]
             if f.id and not f.flags:
                 seen |= <uint64_t>1 << f.id
     for i in range(r.n_out):
-        size += r.out[i].name.n + r.out[i].value.n + MAX_WRITTEN
         if r.out[i].id:
             seen |= <uint64_t>1 << r.out[i].id
-    if size > cap:
-        return NO_MEMORY
     at = put_status(at, r.status)
     if not seen >> F_SERVER & 1:
         at = put_server(at, r.location is None or r.location.server_tokens)
@@ -421,14 +426,17 @@ cdef int write_answer_block(Request r, char* out, size_t cap) noexcept:
     return <int>(at - out)
 
 
-cdef int write_trailer_block(Request r, char* out, size_t cap) noexcept:
-    cdef char* at = out
+cdef size_t room_for_trailers(Request r) noexcept:
     cdef size_t size = 0
     cdef uint16_t i
     for i in range(r.n_trailers):
         size += r.trailers[i].name.n + r.trailers[i].value.n + MAX_WRITTEN
-    if size > cap:
-        return NO_MEMORY
+    return size
+
+
+cdef int write_trailer_block(Request r, char* out) noexcept:
+    cdef char* at = out
+    cdef uint16_t i
     for i in range(r.n_trailers):
         at = put_one(at, 0, r.trailers[i].name, cleaned(r, r.trailers[i].value))
     return <int>(at - out)
