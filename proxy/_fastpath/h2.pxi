@@ -488,6 +488,9 @@ cdef class ClientH2:
                 return
             room.bytes = larger
             room.n = need
+            room.fields = conn.w.fields
+            room.cap_fields = conn.w.cap_fields
+            room.head = &conn.w.head
         begin_h2(&self.c)
         self.will_write()
 

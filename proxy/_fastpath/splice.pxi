@@ -228,7 +228,7 @@ cdef class Splice(Diversion):
         """The client does not keep up: the answer goes on through memory and file."""
         cdef Request r = self.r
         cdef UpstreamH1 u = self.u
-        cdef Spool q = answer_spool(u, self.c)
+        cdef Spool q = answer_spool(u, (<ClientStream>self.r.stream).unsent())
         cdef ssize_t n
         cdef int rc = 0
         while self.in_pipe and rc == 0:

@@ -62,9 +62,6 @@ cdef class Worker(Conductor):
         self.answer_fields = <Field*>malloc(self.cap_fields * sizeof(Field))
         self.free_requests, self.free_requests_h2, self.copies = [], [], set()
         self.later = []
-        self.head_room.fields = self.fields
-        self.head_room.cap_fields = self.cap_fields
-        self.head_room.head = &self.head
         self.stats = &nobody_counts
         if (self.spilled == NULL or self.out == NULL or self.ask == NULL
                 or self.fields == NULL or self.answer_fields == NULL):
