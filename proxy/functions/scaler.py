@@ -99,18 +99,24 @@ class Scaler:
             return
         activity = self.watch(key)
         activity.memory = woken(activity.memory, self._loop.time())
+        if not activity.floor:  # whoever ordered sleep did so before
+            activity.floor_until_s = 0.0
         scale = keeper.wanted.scale
         keeper.wake(max(1, scale.min_scale, scale.activation_scale))
         for after_s in SURGE_S:
             self._loop.call_later(after_s, self._surge, key)
 
     def hold(self, key: str, count: int) -> None:
-        """Somebody ordered that many: for a window no decision goes below. 0: sleep now."""
+        """Somebody ordered that many: for a window no decision goes below. 0: sleep now, and what
+        was measured before wakes nobody again."""
         keeper = self._find(key)
         if keeper is None or keeper.wanted is None:
             return
         activity = self.watch(key)
         activity.memory = woken(activity.memory, self._loop.time())
+        if count == 0:
+            self._measure(activity, self._loop.time())
+            activity.samples.clear()
         activity.floor = count
         activity.floor_until_s = self._loop.time() + keeper.wanted.scale.window_ms / 1000
         keeper.scale(max(count, keeper.wanted.scale.min_scale))

@@ -8,10 +8,12 @@ import os
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from gateway import Gateway, descendants, title, wait_for
+from rawclient import RawClient
 from test_life import controller_paths
 
 pytest.importorskip("proxy.functions._waiting")
@@ -180,3 +182,21 @@ def test_every_version_is_scaled_on_its_own(scaled) -> None:
     assert "f.openfaas-fn/v2" not in look(gateway)
     assert gateway.get("/", Knative_Serving_Tag="next").status == 200
     assert ready(gateway, "f.openfaas-fn/v2") == 1
+
+
+def test_who_is_ordered_to_sleep_is_not_woken_by_what_was_before(scaled) -> None:
+    """The window still holds the load of the last seconds: it decides nothing any more."""
+    gateway = scaled("window 60s;", more="openfaas_auth off; server { openfaas_api on; "
+                     "listen 127.0.0.1:%%PORT_1%%; }")  # fmt: skip
+    for _ in range(4):
+        assert gateway.get("/?s=0.7").text == "ok"
+    order = json.dumps({"serviceName": "f", "replicas": 0}).encode()
+    with RawClient(gateway.ports[1]) as client:
+        client.send(b"POST /system/scale-function/f HTTP/1.1\r\nHost: a\r\nContent-Length: %d"
+                    b"\r\n\r\n%b" % (len(order), order))  # fmt: skip
+        assert client.read().status == 202
+    wait_for(lambda: not look(gateway).get(KEY, {}).get("replicas"), 10)
+    for _ in range(50):                          # two decisions and more
+        assert not look(gateway).get(KEY, {}).get("replicas")
+        time.sleep(0.1)
+    assert gateway.get("/").text == "ok"
