@@ -24,8 +24,9 @@ import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from meter import rss_bytes, tree
-from peers import ROOT, Process, free_port, user_line
+from load import wrk
+from meter import cpu_ns, rss_bytes, tree
+from peers import ROOT, Process, Upstream, free_port, user_line
 
 PYTHON = sys.executable
 HANDLER = "def handle(event, context):\n    return {'statusCode': 200, 'body': 'hello'}\n"
@@ -180,7 +181,8 @@ def command(folder: Path, options: argparse.Namespace) -> dict[str, object]:
         port = free_port()
         begin = time.perf_counter()
         process = await asyncio.create_subprocess_exec(
-            PYTHON, str(folder / "server.py"), env={**os.environ, "PORT": str(port)})
+            PYTHON, str(folder / "server.py"), env={**os.environ, "PORT": str(port)}
+        )
         try:
             while True:
                 with contextlib.suppress(OSError):
@@ -216,7 +218,8 @@ def zero(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     async def work(gateway: Gateway) -> dict[str, object]:
         begin = time.perf_counter()
         found = await asyncio.gather(
-            *(ask(gateway.ports["http"], f"/z{i}") for i in range(200)), return_exceptions=True)
+            *(ask(gateway.ports["http"], f"/z{i}") for i in range(200)), return_exceptions=True
+        )
         took = time.perf_counter() - begin
         good = sum(isinstance(it, tuple) and it[0] == 200 for it in found)
         return {"what": "200 Python functions at zero, one request each at once",
@@ -227,12 +230,46 @@ def zero(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     return run_gateway(folder / "zero", blocks, places, work)
 
 
+def warm(folder: Path, options: argparse.Namespace) -> dict[str, object]:
+    """A request to a replica that is ready, and the same by proxy_pass: CPU of the worker."""
+    upstream = Upstream(folder / "upstream")
+    upstream.start()
+    address = f"127.0.0.1:{upstream.ports['plain']}"
+    plain = free_port()
+
+    async def work(gateway: Gateway) -> dict[str, object]:
+        worker = gateway.child("worker process")
+        costs: dict[str, list[float]] = {"plain": [], "warm": []}
+        for number in range(7):
+            for kind, samples in costs.items():
+                begin = cpu_ns(worker)
+                port = plain if kind == "plain" else gateway.ports["http"]
+                sums = wrk(f"http://127.0.0.1:{port}/", 64, 2)
+                if number:  # the first round warms up
+                    samples.append((cpu_ns(worker) - begin) / 1000 / sums["requests"])
+        a, b = (statistics.median(costs[it]) for it in ("warm", "plain"))
+        return {"what": "warm request to a function, CPU per request",
+                "figure": f"{a:.1f} µs, proxy_pass {b:.1f}: {a / b:.2f} x", "must": "1.10 x",
+                "values": [a, b]}  # fmt: skip
+
+    block = function("w", f"static {address}", "concurrency 0;")
+    block += f"upstream app {{ server {address}; keepalive 1024; }}\n"
+    block += f"server {{ listen 127.0.0.1:{plain}; location / {{ proxy_pass http://app; }} }}\n"
+    places = "location / { function_pass w; }"
+    try:
+        return run_gateway(folder / "gateway", block, places, work)
+    finally:
+        upstream.stop()
+
+
 def burst(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     """0 to 500 concurrent requests at one function, max_scale 20."""
     (folder / "slow.py").write_text(
-        "import time\ndef handle(event, context):\n    time.sleep(0.05)\n    return 'hello'\n")
-    block = function("b", f"python {folder}/slow.py:handle",
-                     SLEEPS + "max_scale 20; concurrency 10; target 5;")
+        "import time\ndef handle(event, context):\n    time.sleep(0.05)\n    return 'hello'\n"
+    )
+    block = function(
+        "b", f"python {folder}/slow.py:handle", SLEEPS + "max_scale 20; concurrency 10; target 5;"
+    )
 
     async def work(gateway: Gateway) -> dict[str, object]:
         counts: collections.Counter = collections.Counter()
@@ -262,8 +299,11 @@ def churn(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     seen = folder / "seen"
     seen.write_text("")
     (folder / "echo.py").write_text(ECHO)
-    block = function("e", f"python {folder}/echo.py:handle",
-                     SLEEPS + f"max_scale 6; concurrency 4; env SEEN {seen};")
+    block = function(
+        "e",
+        f"python {folder}/echo.py:handle",
+        SLEEPS + f"max_scale 6; concurrency 4; env SEEN {seen};",
+    )
 
     async def work(gateway: Gateway) -> dict[str, object]:
         counts: collections.Counter = collections.Counter()
@@ -277,15 +317,20 @@ def churn(folder: Path, options: argparse.Namespace) -> dict[str, object]:
             while time.monotonic() < end:
                 turn += 1
                 if int(time.monotonic()) // 10 % 3 == 2 and number > 1:
-                    await asyncio.sleep(0.2)     # scale down for 10 s of each 30
+                    await asyncio.sleep(0.2)  # scale down for 10 s of each 30
                     continue
                 name = f"{number}-{turn}"
                 is_post = turn % 2 == 0
                 if is_post:
                     posted.append(name)
                 try:
-                    status, _ = await ask(gateway.ports["http"], "/e", body if is_post else b"",
-                                          f"X-Id: {name if is_post else ''}\r\n", kept)
+                    status, _ = await ask(
+                        gateway.ports["http"],
+                        "/e",
+                        body if is_post else b"",
+                        f"X-Id: {name if is_post else ''}\r\n",
+                        kept,
+                    )
                 except (OSError, EOFError) as error:
                     status = repr(error)[:60]
                 counts[status] += 1
@@ -312,16 +357,73 @@ def churn(folder: Path, options: argparse.Namespace) -> dict[str, object]:
                 "must": "0 failed, 0 twice",
                 "values": [failed, twice, {str(k): n for k, n in counts.items()}]}  # fmt: skip
 
-    return run_gateway(folder / "churn", block, "location /e { function_pass e; }", work,
-                       workers=2)
+    return run_gateway(folder / "churn", block, "location /e { function_pass e; }", work, workers=2)
+
+
+def slots(folder: Path, options: argparse.Namespace) -> dict[str, object]:
+    """The worker that holds every slot of a function is killed: who is parked in the other?"""
+    (folder / "slow.py").write_text(
+        "import time\ndef handle(event, context):\n    time.sleep(1)\n    return 'hello'\n"
+    )
+    block = function(
+        "s",
+        f"python {folder}/slow.py:handle",
+        "min_scale 1; max_scale 1; concurrency 4; queue size=100 wait=20s;",
+    )
+
+    async def work(gateway: Gateway) -> dict[str, object]:
+        port = gateway.ports["http"]
+        places = b"headrace: worker process"
+        workers = [pid for pid in tree(gateway.pid)
+                   if places in Path(f"/proc/{pid}/cmdline").read_bytes()]  # fmt: skip
+
+        def held_by(pid: int) -> set[str]:
+            """Local ports of the clients whose connection that worker has."""
+            inodes = set()
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    inodes.add(os.readlink(f"/proc/{pid}/fd/{name}")[8:-1])
+            rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+            return {row[2] for row in rows if row[9] in inodes}
+
+        async def connect(pid: int, count: int) -> list:
+            found: list = []
+            while len(found) < count:  # SO_REUSEPORT deals them out by hash
+                pair = await asyncio.open_connection("127.0.0.1", port)
+                name = f"0100007F:{pair[1].get_extra_info('sockname')[1]:04X}"
+                await asyncio.sleep(0.02)
+                if name in held_by(pid):
+                    found.append(pair)
+                else:
+                    pair[1].close()
+            return found
+
+        holders = [asyncio.create_task(ask(port, "/s", kept=[it]))
+                   for it in await connect(workers[0], 4)]  # fmt: skip
+        await asyncio.sleep(0.3)
+        parked = [asyncio.create_task(ask(port, "/s", kept=[it]))
+                  for it in await connect(workers[1], 4)]  # fmt: skip
+        await asyncio.sleep(0.1)
+        os.kill(workers[0], signal.SIGKILL)
+        begin = time.perf_counter()
+        found = await asyncio.gather(*parked, return_exceptions=True)
+        took = time.perf_counter() - begin
+        await asyncio.gather(*holders, return_exceptions=True)
+        good = sum(isinstance(it, tuple) and it[0] == 200 for it in found)
+        return {"what": "kill -9 of the worker with every slot: 4 parked in the other",
+                "figure": f"{good} answered, {took:.1f} s after", "must": "all 4",
+                "values": [good, took]}  # fmt: skip
+
+    return run_gateway(folder / "slots", block, "location /s { function_pass s; }", work, workers=2)
 
 
 def queue_of(folder: Path, where: str) -> tuple[str, str, str]:
     """A conf with one function that is called asynchronously."""
     seen = folder / "called"
     (folder / "call.py").write_text(ECHO.replace("time.sleep(0.01)", "pass"))
-    block = function("q", f"python {folder}/call.py:handle",
-                     f"min_scale 1; concurrency 0; env SEEN {seen};")
+    block = function(
+        "q", f"python {folder}/call.py:handle", f"min_scale 1; concurrency 0; env SEEN {seen};"
+    )
     more = f"functions {{ queue {where}; store {folder}/functions.db; }}"
     return block, "openfaas_api on; openfaas_auth off;", more
 
@@ -364,7 +466,8 @@ def queue(folder: Path, options: argparse.Namespace) -> dict[str, object]:
                     os.kill(gateway.child("controller process"), signal.SIGKILL)
 
         (accepted, refused, _), _ = await asyncio.gather(
-            accept_calls(gateway.ports["http"], options.calls, 32), kill())
+            accept_calls(gateway.ports["http"], options.calls, 32), kill()
+        )
         called: set[str] = set()
         for _ in range(600):
             called = set((place / "called").read_text().split())
@@ -403,8 +506,12 @@ def many(folder: Path, options: argparse.Namespace) -> dict[str, object]:
 
     def call(port: int, method: str, path: str, body: object = None) -> bytes:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, method=method,
-                                         headers={"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}{path}",
+            data,
+            method=method,
+            headers={"Content-Type": "application/json"},
+        )
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.read()
 
@@ -422,9 +529,17 @@ def many(folder: Path, options: argparse.Namespace) -> dict[str, object]:
         port = gateway.ports["http"]
         before = own()
         for i in range(options.many):
-            call(port, "POST", "/system/functions", {
-                "service": f"m{i}", "image": f"{place}/hello.py", "envProcess": "",
-                "labels": {"com.openfaas.scale.zero": "true"}})
+            call(
+                port,
+                "POST",
+                "/system/functions",
+                {
+                    "service": f"m{i}",
+                    "image": f"{place}/hello.py",
+                    "envProcess": "",
+                    "labels": {"com.openfaas.scale.zero": "true"},
+                },
+            )
         kept: list = []
         for i in range(options.many):
             status, _ = await ask(port, f"/function/m{i}", kept=kept)
@@ -441,14 +556,19 @@ def many(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     return run_gateway(place / "gateway", "", "openfaas_api on; openfaas_auth off;", work, more)
 
 
-QUESTIONS = {it.__name__: it for it in (cold, command, zero, burst, churn, queue, accept, many)}
+ASKED = (cold, command, zero, warm, burst, churn, slots, queue, accept, many)
+QUESTIONS = {it.__name__: it for it in ASKED}
 
 
 def main() -> int:
     """Ask, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("questions", nargs="*", metavar="QUESTION",
-                        help=f"of {' '.join(QUESTIONS)}; all when left out")
+    parser.add_argument(
+        "questions",
+        nargs="*",
+        metavar="QUESTION",
+        help=f"of {' '.join(QUESTIONS)}; all when left out",
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--calls", type=int, default=10_000)
