@@ -34,8 +34,9 @@ cdef void count_version(Worker w, Version v, Request r, bint is_copied) noexcept
         try:
             series[0] = <uint32_t>w.counters.row("", "copies" if is_copied else "",
                                                  v.key.decode()) + 1
-        except Exception:
+        except Exception as error:
             series[0] = 1                        # not worth another try
+            tell_error(R_ALERT, r, "counting the requests of a version", error)
     if series[0] > 1:
         count_request(w.counters, series[0] - 1, r.told_status if r.told_status else r.status,
                       (clock.now_ms - r.start_ms) * 1000)

@@ -106,8 +106,8 @@ cdef void count_refusal(Worker w, Request r) noexcept:
         labels = {"function": v.function.key.decode(), "version": v.name.decode(),
                   "limit": refusal_word(a.refusal).decode()}
         count(w.counters, w.counters.counter("headrace_function_refused_total", labels), 1)
-    except Exception:
-        pass
+    except Exception as error:
+        tell_error(R_ALERT, r, "counting a refusal", error)
 
 
 @final

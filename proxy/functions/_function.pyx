@@ -5,6 +5,8 @@ from cpython.object cimport PyObject
 from cython cimport final
 
 from proxy.base._clock cimport clock
+from proxy.base._report cimport R_ALERT
+from proxy.base._told cimport tell_error
 from proxy.functions._counts cimport (
     ENTRY_VERSION, Counts, cell_at, entry_at, join_replica, leave_replica,
 )
@@ -90,8 +92,9 @@ cdef class Version:
         """It was forgotten, and is asked all the same."""
         try:
             self.join()
-        except Exception:
+        except Exception as error:
             self.cell = &self.own
+            tell_error(R_ALERT, None, "counting a function among all workers", error)
 
     cdef int obey(self, dict row) except -1:
         """Its settings in a row of the table; what is not said stays as nothing."""

@@ -5,7 +5,9 @@ from libc.string cimport memset
 
 from proxy.base._arena cimport take
 from proxy.base._clock cimport clock
+from proxy.base._report cimport R_ALERT
 from proxy.base._request cimport S_PICK
+from proxy.base._told cimport tell_error
 from proxy.base.verdict cimport (
     GO, NO_MEMORY, PARK, QUEUE_FULL, QUEUE_TIMEOUT, START_FAILED,
 )
@@ -209,8 +211,9 @@ cdef int park(Waiting w, Request r, Version v, Asked* a, int fd, uint32_t n_byte
         v.is_woken = True
         try:
             w.functions.tell_wake(v)
-        except Exception:
+        except Exception as error:               # the next one asks again
             v.is_woken = False
+            tell_error(R_ALERT, r, "waking a function", error)
     return PARK
 
 
@@ -314,8 +317,9 @@ cdef class Waiting:
         self.look_ms = at
         try:
             self.sleep(max(<int64_t>(at - clock.now_ms), 1))
-        except Exception:
+        except Exception as error:
             self.look_ms = 0
+            tell_error(R_ALERT, None, "planning a look at who waits", error)
 
     cdef bint find_granted(self, uint32_t k, Request r) noexcept:
         """A slot was taken for it: of which replica? False: of none that we know of yet."""
