@@ -2,8 +2,8 @@
 
     bench/functions.py [QUESTION …] [--json FILE] [--minutes 5] [--calls 10000] [--many 10000]
 
-Questions: cold command zero warm burst churn slots queue accept many. Each prints one line with
-the figure it must reach; churn runs for --minutes. All functions are local processes, all
+Questions: cold command zero warm burst churn slots queue accept jetstream many. Each prints one
+line with the figure it must reach; churn runs for --minutes. All functions are local processes, all
 traffic goes over loopback.
 """
 
@@ -27,6 +27,9 @@ from pathlib import Path
 from load import wrk
 from meter import cpu_ns, rss_bytes, tree
 from peers import ROOT, Process, Upstream, free_port, user_line
+
+sys.path.append(str(ROOT / "tests/functions/queue"))
+from natsserver import Nats  # noqa: E402
 
 PYTHON = sys.executable
 HANDLER = "def handle(event, context):\n    return {'statusCode': 200, 'body': 'hello'}\n"
@@ -484,14 +487,28 @@ def queue(folder: Path, options: argparse.Namespace) -> dict[str, object]:
 
 def accept(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     """How many calls a second are accepted, SQLite."""
-    place = folder / "accept"
+    return accept_in(folder / "accept", "SQLite", ">= 2,000", f"sqlite:{folder}/accept/queue.db")
+
+
+def jetstream(folder: Path, options: argparse.Namespace) -> dict[str, object]:
+    """How many calls a second are accepted, NATS JetStream on its defaults."""
+    nats = Nats(folder / "nats").start()
+    try:
+        where = f"nats://127.0.0.1:{nats.port}"
+        return accept_in(folder / "jetstream", "JetStream", ">= 3,000", where)
+    finally:
+        nats.stop()
+
+
+def accept_in(place: Path, name: str, must: str, where: str) -> dict[str, object]:
+    """One gateway with that queue; its function runs what is accepted meanwhile."""
     place.mkdir()
-    block, locations, more = queue_of(place, f"sqlite:{place}/queue.db")
+    block, locations, more = queue_of(place, where)
 
     async def work(gateway: Gateway) -> dict[str, object]:
         accepted, refused, seconds = await accept_calls(gateway.ports["http"], 8000)
-        return {"what": "async calls accepted per second, SQLite",
-                "figure": f"{len(accepted) / seconds:.0f}, {refused} refused", "must": ">= 2,000",
+        return {"what": f"async calls accepted per second, {name}",
+                "figure": f"{len(accepted) / seconds:.0f}, {refused} refused", "must": must,
                 "values": [len(accepted) / seconds, refused]}  # fmt: skip
 
     return run_gateway(place / "gateway", block, locations, work, more)
@@ -556,7 +573,7 @@ def many(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     return run_gateway(place / "gateway", "", "openfaas_api on; openfaas_auth off;", work, more)
 
 
-ASKED = (cold, command, zero, warm, burst, churn, slots, queue, accept, many)
+ASKED = (cold, command, zero, warm, burst, churn, slots, queue, accept, jetstream, many)
 QUESTIONS = {it.__name__: it for it in ASKED}
 
 

@@ -9,14 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from gateway import ROOT, free_ports, run
 
 CONFS = sorted((ROOT / "conf").glob("*.conf"))
-pytestmark = pytest.mark.skipif(find_spec("proxy.__main__") is None, reason="no command yet")
 
 
 def checkout(folder: Path) -> Path:

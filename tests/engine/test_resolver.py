@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import dns.message
 import dns.rrset
 import pytest
+import uvloop
 from nameserver import Handler, NameServer
 
 from proxy.engine.resolver import ResolveError, Resolver
@@ -281,7 +282,6 @@ def test_a_resolver_needs_a_server_and_a_family() -> None:
 
 
 def test_it_runs_on_uvloop(server: Callable[..., NameServer]) -> None:
-    uvloop = pytest.importorskip("uvloop")
     names = server()
     names.add("big.test", "A", *(f"10.0.1.{n}" for n in range(100)))
     loop = uvloop.new_event_loop()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import shutil
 import socket
 import ssl
 import subprocess
@@ -23,7 +22,6 @@ from proxy.engine.tls import freeze_server, make_client
 from proxy.order import declare_all
 
 declare_all()
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 Make = Callable[..., Gateway]
 
 

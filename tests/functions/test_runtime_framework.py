@@ -34,7 +34,6 @@ def bare(request):
 
 @pytest.fixture
 def framework(tmp_path: Path) -> Iterator:
-    pytest.importorskip("functions_framework", exc_type=ImportError)
     made: list[Running] = []
 
     def make(name: str) -> Running:

@@ -39,7 +39,6 @@ def handler(event, context):
 
 @pytest.fixture
 def aws(tmp_path: Path) -> Iterator:
-    pytest.importorskip("awslambdaric", exc_type=ImportError)
     made: list[Running] = []
 
     def make(text: str = HANDLER, **env: str) -> Running:
@@ -97,7 +96,6 @@ def test_a_handler_that_takes_too_long(aws) -> None:
 
 
 def test_what_cannot_be_loaded_is_said(tmp_path: Path) -> None:
-    pytest.importorskip("awslambdaric", exc_type=ImportError)
     (tmp_path / "app.py").write_text("import no_such_thing")
     words = [sys.executable, str(tmp_path / "app.py"), "handler"]
     done = subprocess.run(

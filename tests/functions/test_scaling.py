@@ -16,7 +16,6 @@ from gateway import Gateway, descendants, title, wait_for
 from rawclient import RawClient
 from test_life import controller_paths
 
-pytest.importorskip("proxy.functions._waiting")
 HANDLER = """
 import time
 

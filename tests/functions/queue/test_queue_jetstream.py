@@ -11,15 +11,13 @@ import pytest
 from natsserver import Nats
 from queuehouse import FAST, Asked, House, Said, Server, call, has_state, settings, until
 
-pytest.importorskip("nats")
-
-from proxy.functions.call import Client  # noqa: E402
-from proxy.functions.queue.callback import Callbacks  # noqa: E402
-from proxy.functions.queue.calls import Refused  # noqa: E402
-from proxy.functions.queue.jetstream import JetStreamQueue  # noqa: E402
-from proxy.functions.queue.runner import Runner  # noqa: E402
-from proxy.functions.queue.service import Service  # noqa: E402
-from proxy.functions.queue.streams import Address  # noqa: E402
+from proxy.functions.call import Client
+from proxy.functions.queue.callback import Callbacks
+from proxy.functions.queue.calls import Refused
+from proxy.functions.queue.jetstream import JetStreamQueue
+from proxy.functions.queue.runner import Runner
+from proxy.functions.queue.service import Service
+from proxy.functions.queue.streams import Address
 
 
 @pytest.fixture(scope="module")
