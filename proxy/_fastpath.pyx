@@ -68,7 +68,7 @@ from proxy.routing._rewrite cimport REWRITE_AGAIN, REWRITE_STATUS, Program, run 
 from proxy.routing._uri cimport Uri, read_inner_uri, read_uri
 from proxy.upstream._balance cimport (
     PEER_FAILED, PEER_NEXT, PEER_OK, Outcome, Peer, Tried, Upstream, on_released, pick,
-    refund_try, start_tries,
+    refund_try, start_tries, unmark_tried,
 )
 from proxy.upstream._settings cimport (
     ProxySettings, keep_for_redirect, obey_accel, shape_answer, write_request_head,

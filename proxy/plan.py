@@ -37,6 +37,7 @@ from proxy.limits.freeze import Limiters
 from proxy.observe.error_log import WARN
 from proxy.observe.freeze import Logs
 from proxy.observe.numbers import Numbers
+from proxy.process.groups import has_controller
 from proxy.routing._function_routes import FunctionRoutes
 from proxy.routing._names import host_of
 from proxy.routing.location import add_hidden, build_tree, patterns_of
@@ -94,14 +95,14 @@ class Plan:
         self.logs = Logs()
         self.numbers = Numbers(seat.shared if seat else None)
         self.upstreams: Any = None
-        self.functions = declare_functions(model, seat)
+        set_limits(model.get("pcre_match_limit"), 1000)
+        begin_variables(model)
+        self.functions = declare_functions(model, seat)  # their texts have variables, too
         queue = find_zone(seat.shared if seat else {})
         self.numbers.more = lambda: [*function_numbers(self.functions), *queue_numbers(queue)]
         self.directory = self.open_directory(model)
         self.has_async = self.directory.is_open or any(it.is_async for it in self.functions)
         self.is_inside = False  # in the server that only the controller calls
-        set_limits(model.get("pcre_match_limit"), 1000)
-        begin_variables(model)
         for http in model.find("http"):
             self.upstreams = upstream_freeze.Upstreams(http, self.resolver_of, tls.make_client)
             self.numbers.upstreams = self.upstreams.all
@@ -128,7 +129,7 @@ class Plan:
             for pattern in names.all_patterns:
                 adopt(pattern)
         check_variables()
-        self.warnings += contradictions(model)
+        self.warnings += contradictions(model, has_controller("cpu"))
 
     def open_directory(self, model: Block) -> Directory:
         """Who follows the functions: the first worker tells what is odd about them."""

@@ -828,6 +828,7 @@ cdef class Worker(Conductor):
         cdef bint is_held = r.body is not None or r.body_n == 0 and not r.is_body_read or (
             r.body_kind == BODY_NONE) or u.s.body is not None
         cdef bint is_status = fault == UPSTREAM_STATUS
+        cdef bint is_race
         cdef uint32_t condition = condition_of(fault, r.answer.status if is_status else 0)
         cdef uint64_t until_ms = r.start_ms + u.s.next_timeout_ms if u.s.next_timeout_ms else 0
         if is_status:                            # the answer stands unless there is a next peer
@@ -841,11 +842,16 @@ cdef class Worker(Conductor):
             a.response_ms = <int64_t>(clock.now_ms - a.start_ms)
         else:
             a.response_ms = <int64_t>(clock.now_ms - a.start_ms)
-            give_peer(u, t, PEER_FAILED)
-            count_failed(self, u.peer)
-            if u.is_reused and u.n_interim == 0 and fault == UPSTREAM_CLOSED and (
-                    a.bytes_received == 0):
-                # the keep-alive race: it closed as we wrote (RFC 9112 §9.3.1)
+            # the keep-alive race: it closed as we wrote (RFC 9112 §9.3.1)
+            is_race = u.is_reused and u.n_interim == 0 and fault == UPSTREAM_CLOSED and (
+                a.bytes_received == 0)
+            if is_race and r.asked != NULL:      # no fault of a replica, which may be asked again
+                unmark_tried(t, u.peer.core.slot)
+                give_peer(u, t, PEER_OK)
+            else:
+                give_peer(u, t, PEER_FAILED)     # as nginx
+                count_failed(self, u.peer)
+            if is_race:
                 refund_try(t)
             if t.tries == 0 and asks_again(r, fault):
                 refund_try(t)                    # it may wait for another replica

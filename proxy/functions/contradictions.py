@@ -1,4 +1,4 @@
-"""Times and bounds of functions that contradict each other: `headrace -t` warns of them."""
+"""Times and bounds of functions that contradict each other, or this machine: `-t` warns of them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from proxy.conf.inherit import Block
 
 
-def contradictions(model: Block) -> list[str]:
-    """A sentence, with its place, for each."""
+def contradictions(model: Block, holds_cpu: bool = True) -> list[str]:
+    """A sentence, with its place, for each. holds_cpu: this machine can hold `limits cpu=`."""
     found: list[str] = []
     for http in model.find("http"):
         for function in http.find("function"):
             for block in (function, *function.find("version")):
-                found += [f"{text} in {block.file}:{block.line}" for text in of_version(block)]
+                texts = [*of_version(block), *([] if holds_cpu else of_machine(block))]
+                found += [f"{text} in {block.file}:{block.line}" for text in texts]
         for block in below(http):
             if block.own("function_pass") is not None:
                 found += [f"{text} in {block.file}:{block.line}" for text in of_pass(block, http)]
@@ -48,6 +49,16 @@ def of_version(block: Block) -> Iterator[str]:
         float(target) > concurrency
     ):
         yield f'{name}: "target" {target:g} is more than "concurrency" {concurrency} allows'
+
+
+def of_machine(block: Block) -> Iterator[str]:
+    """`limits cpu=` where nothing can hold it."""
+    limits = block.own("limits")
+    if limits is not None and limits.cpu_milli:
+        yield (
+            f'{block.name} {block.args[0]}: "limits" cpu={limits.cpu_milli / 1000:g} is not held: '
+            "there is no writable cgroup v2 with the cpu controller"
+        )
 
 
 def of_pass(block: Block, http: Block) -> Iterator[str]:

@@ -196,6 +196,11 @@ class Controller:
         if isinstance(local, Local):
             local.prepare(self.model, versions)
 
+    def on_secret(self, namespace: str, name: str) -> None:
+        """Of the API: a secret has another value."""
+        for provider in self._providers.values():
+            provider.on_secret(namespace, name)
+
     def renew(self, keys: Sequence[str]) -> None:
         """Of rounds.py: the files of these versions are others."""
         for key in keys:

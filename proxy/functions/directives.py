@@ -123,7 +123,7 @@ directive("limits", BOTH, read=g.read_limits, least=1, most=4, default=Limits(),
           syntax="[memory=SIZE] [cpu=CORES] [nofile=NUMBER] [nproc=NUMBER]",
           doc="What one replica may use.")
 directive("secrets", BOTH, read=g.read_secrets, many=True, syntax="NAME …",
-          doc="Secrets that a replica finds as files below $SECRETS_PATH.")
+          doc="Secrets that a replica finds as files below $SECRETS_PATH; updates reach it there.")
 directive("balance", BOTH, read=g.read_balance, least=1, most=5, default=Balance(),
           syntax="least_in_flight | round_robin | hash KEY [max_fails=NUMBER] [fail_timeout=TIME] "
           "[slow_start=TIME]",

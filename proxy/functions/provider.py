@@ -134,6 +134,9 @@ class Provider(ABC):
         """None: not known."""
         return None
 
+    def on_secret(self, namespace: str, name: str) -> None:  # noqa: B027
+        """A secret has another value: replicas that have it shall see it."""
+
     def describe(self, version: Version) -> str:
         """What `fn describe` adds, a sentence or nothing."""
         return ""

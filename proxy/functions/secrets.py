@@ -1,6 +1,9 @@
 """Secrets: files that only the gateway may read, a folder for each namespace.
 
-A replica gets copies of those that its function names, in a folder of its own.
+A replica gets copies of those that its function names, in a folder of its own. When a secret is
+updated the copies of replicas that run are, too, each whole at any moment, as a pod's are in
+Kubernetes: who reads the file at each call needs no restart. One that is removed stays with those
+that have it, to their end.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from proxy.conf.inherit import Block
 
 FOLDER = "var/secrets"
+COPIES = "secrets"  # of a replica, in its folder
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Secrets:
@@ -57,6 +62,37 @@ class Secrets:
     def remove(self, namespace: str, name: str) -> None:
         """Raises FileNotFoundError."""
         os.unlink(self.path(namespace, name))
+
+
+def renew_copy(folder: str, name: str, value: bytes) -> None:
+    """Replace a copy in COPIES of a replica's folder, if it is there. Raises OSError.
+
+    The folder belongs to the replica's user, who is not trusted: nothing that is a link is
+    followed, and nothing is written where another owner's files are.
+    """
+    top = os.open(folder, FOLDER_FLAGS)
+    try:
+        at = os.open(COPIES, FOLDER_FLAGS, dir_fd=top)
+    except OSError:
+        os.close(top)
+        raise
+    try:
+        owner = os.fstat(top)
+        found = os.fstat(at), os.stat(name, dir_fd=at, follow_symlinks=False)
+        if any(it.st_uid != owner.st_uid for it in found):
+            raise PermissionError(f"{folder} has files of others")
+        part = f".{name}.new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part, dir_fd=at)
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=at)
+        with os.fdopen(fd, "wb") as file:
+            file.write(value)
+            if owner.st_uid != os.geteuid():
+                os.fchown(fd, owner.st_uid, owner.st_gid)
+        os.rename(part, name, src_dir_fd=at, dst_dir_fd=at)
+    finally:
+        os.close(at)
+        os.close(top)
 
 
 def secrets_of(model: Block) -> Secrets:

@@ -1,7 +1,8 @@
 """cgroup v2 for replicas: a folder each, below one that was delegated to the gateway.
 
 Where nothing can be written (no cgroup v2, no delegation, no controllers) replicas go without: then
-their rlimits and the controller's watch hold (functions/limits.py).
+their rlimits and the controller's watch hold (functions/usage.py), but nothing holds `cpu`, which
+is told by name.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 WANTED = ("memory", "cpu", "pids")
 FILES = ("memory.max", "memory.swap.max", "memory.oom.group", "cpu.max", "pids.max")
 OURS = "headrace-gateway"  # where the gateway's own processes go: a group of groups has none
+WHY_NOT = "there is no writable cgroup v2 with the cpu controller"
+MOST_TOLD = 1000  # a log is no list of all functions
 END_S = 0.2  # a killed group is empty within this
 
 
@@ -29,6 +32,7 @@ class Groups:
         self._say = say
         self._root: str | None = None
         self._late: list[str] = []  # removed as soon as they are empty
+        self._told: set[str] = set()  # versions whose cpu nothing holds
 
     def open(self, id: str, limits: dict[str, Any] | None) -> tuple[str, int]:
         """(folder, descriptor of its cgroup.procs) of a new group; ("", -1) without one.
@@ -43,19 +47,30 @@ class Groups:
                 self._say("no writable cgroup v2 with a controller: limits are held by rlimits")
         self._sweep()
         if not self._root:
+            self._tell_unheld(id, limits)
             return "", -1
         path = os.path.join(self._root, "replica-" + re.sub(r"[^A-Za-z0-9.-]", "-", id)[-120:])
         try:
             os.mkdir(path)
             for name, value in limits.items():
-                if name in FILES:
-                    with contextlib.suppress(FileNotFoundError, PermissionError):
-                        write(os.path.join(path, name), str(value))
+                if name not in FILES:
+                    continue
+                try:
+                    write(os.path.join(path, name), str(value))
+                except (FileNotFoundError, PermissionError):
+                    if name == "cpu.max":
+                        self._tell_unheld(id, limits)
             return path, os.open(os.path.join(path, "cgroup.procs"), os.O_WRONLY | os.O_CLOEXEC)
         except OSError as error:
             self._say(f"cgroup {path} failed ({error}): a replica goes without")
             self.remove(path)
             return "", -1
+
+    def _tell_unheld(self, id: str, limits: dict[str, Any]) -> None:
+        version = "/".join(id.split("/")[:2])
+        if "cpu.max" in limits and version not in self._told and len(self._told) < MOST_TOLD:
+            self._told.add(version)
+            self._say(f'function {version}: nothing holds its "limits cpu": {WHY_NOT}')
 
     def remove(self, path: str) -> None:
         """Kill what is left in it, and drop it."""
@@ -75,6 +90,22 @@ class Groups:
                 if error.errno == errno.EBUSY:
                     left.append(path)
         self._late = left
+
+
+def has_controller(name: str, path: str = "") -> bool:
+    """Could groups below ours (or below `path`) have that controller? Only looks."""
+    try:
+        if not path:
+            mount, own = _where()
+            path = mount + own.rstrip("/")
+        if os.path.basename(path) == OURS:
+            path = os.path.dirname(path)
+        is_there = name in read(f"{path}/cgroup.controllers").split()
+    except OSError:
+        return False
+    return is_there and all(
+        os.access(it, os.W_OK) for it in (path, f"{path}/cgroup.subtree_control")
+    )
 
 
 def find_root() -> str:

@@ -153,6 +153,11 @@ cdef Peer pick_alike(Upstream u, Tried* t, Str key, uint64_t now_ms)
 cdef void on_released(Upstream u, Peer p, Tried* t, Outcome outcome, uint64_t now_ms) noexcept
 
 
+# That peer may be asked again by this request.
+cdef inline void unmark_tried(Tried* t, uint32_t slot) noexcept:
+    t.marks[(slot >> 6) & 3] &= ~(<uint64_t>1 << (slot & 63))
+
+
 # A kept connection that broke before it answered costs no try (nginx: peer.cached).
 cdef inline void refund_try(Tried* t) noexcept:
     t.tries += 1

@@ -647,6 +647,7 @@ cdef PeerCore* pick_random(Table* table, Tried* t, uint64_t* seed, bint is_two,
     cdef PeerCore* c
     cdef PeerCore* previous = NULL
     cdef uint64_t x
+    cdef uint64_t chance = seed[0] * SCRAMBLE >> 20   # one for all draws: who is out stays out
     if table.n < 2:
         return pick_round_robin(table, t, now_ms)
     while t.hash_tries <= MAX_HASH_TRIES:
@@ -657,7 +658,7 @@ cdef PeerCore* pick_random(Table* table, Tried* t, uint64_t* seed, bint is_two,
         seed[0] = x
         c = by_weight(table, <uint32_t>((x * SCRAMBLE) >> 33) % table.total_weight)
         if c != previous and not is_tried(t, c.slot) and may_take(c, now_ms) and is_warm(
-                c, x >> 7, slow_start_ms, now_ms):
+                c, chance, slow_start_ms, now_ms):
             if not is_two:
                 return chosen(c, t, now_ms)
             if previous != NULL:
@@ -668,6 +669,8 @@ cdef PeerCore* pick_random(Table* table, Tried* t, uint64_t* seed, bint is_two,
             previous = c
             continue
         t.hash_tries += 1
+    if previous != NULL and slow_start_ms:       # the others are new
+        return chosen(previous, t, now_ms)
     return pick_round_robin(table, t, now_ms)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from gateway import run
 
 from proxy import order
 from proxy.conf import load
@@ -14,6 +16,7 @@ from proxy.functions.contradictions import contradictions
 from proxy.functions.declared import read_functions
 from proxy.functions.model import Balance
 from proxy.functions.peers import peer_of
+from proxy.process.groups import has_controller
 from proxy.upstream._balance import FAILED, OK, Attempts
 
 order.declare_all()
@@ -109,3 +112,26 @@ def test_contradictions_are_told(tmp_path: Path, words: str, more: str, message:
 
 def test_the_defaults_do_not_contradict_each_other(tmp_path: Path) -> None:
     assert contradictions(read(tmp_path, "")) == []
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_cpu_limit_that_this_machine_cannot_hold_is_told(tmp_path: Path, holds: bool) -> None:
+    words = "limits cpu=0.5 memory=1g; version b { limits nofile=9; } version c { limits cpu=2; }"
+    told = contradictions(read(tmp_path, words), holds)
+    if holds:
+        assert told == []
+    else:
+        assert [text.partition(" is not held: ")[0] for text in told] == [
+            'function a: "limits" cpu=0.5', 'version c: "limits" cpu=2'
+        ]  # fmt: skip
+        assert all(re.search(r"/\S+:\d+$", text) for text in told)
+
+
+def test_the_command_tells_it_where_it_is_so(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    conf = tmp_path / "x.conf"
+    conf.write_text("events {}\nhttp {\nfunction f { command x; limits cpu=0.5; }\n}\n")
+    said = run("-t", "-p", str(tmp_path), "-c", str(conf))
+    assert said.returncode == 0
+    assert ('"limits" cpu=0.5 is not held' in said.stderr) == (not has_controller("cpu"))
+    assert (f"{conf}:3" in said.stderr) == (not has_controller("cpu"))

@@ -69,3 +69,28 @@ def test_where_nothing_can_be_written_replicas_go_without() -> None:
     it._root = "/proc/none"
     assert it.open("a", {"memory.max": "1"}) == ("", -1)
     assert "a replica goes without" in said[0]
+
+
+def test_a_cpu_limit_that_nothing_holds_is_told_by_name(tmp_path: Path) -> None:
+    said: list[str] = []
+    it = Groups(said.append)
+    it._root = ""
+    for serial in (1, 2):
+        it.open(f"a.b/v1/x/{serial}/2//tmp/y", {"cpu.max": "50000 100000"})
+    it.open("m.b/v1/x/1/2//tmp/y", {"memory.max": "1"})
+    it.open("c.b/v2/x/1/2//tmp/y", {"cpu.max": "50000 100000"})
+    assert [it.split(":")[0] for it in said] == ["function a.b/v1", "function c.b/v2"]
+    said.clear()
+    it = Groups(said.append)
+    it._root = str(tmp_path)  # a folder that has no cpu.max, as without that controller
+    it.open("d.b/v1/x/1/2//tmp/y", {"memory.max": "1", "cpu.max": "50000 100000"})
+    assert said[0].startswith('function d.b/v1: nothing holds its "limits cpu"')
+
+
+@pytest.mark.parametrize("controllers, has", [("cpuset io memory", False), ("io cpu", True)])
+def test_which_controllers_there_could_be(tmp_path: Path, controllers: str, has: bool) -> None:
+    assert not groups.has_controller("cpu", str(tmp_path))
+    (tmp_path / "cgroup.controllers").write_text(controllers + "\n")
+    assert not groups.has_controller("cpu", str(tmp_path))  # nothing can be switched on
+    (tmp_path / "cgroup.subtree_control").write_text("")
+    assert groups.has_controller("cpu", str(tmp_path)) == has

@@ -52,7 +52,9 @@ class SecretApi:
         namespace, name, body, is_there = await self._read(request)
         if not is_there:
             raise Refused(404, f'there is no secret "{name}" in namespace "{namespace}"')
-        return self._write(namespace, name, body)
+        answer = self._write(namespace, name, body)
+        self.api.controller.on_secret(namespace, name)
+        return answer
 
     async def remove(self, request: Request) -> Answer:
         namespace, name, _, is_there = await self._read(request)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from proxy.functions.orders import argv_of
 from proxy.functions.provider import Provider, Refusal, Running, Usage
 from proxy.functions.providers.process import LogLines
-from proxy.functions.secrets import Secrets, secrets_of
+from proxy.functions.secrets import COPIES, Secrets, renew_copy, secrets_of
 from proxy.functions.zygotes import Zygotes, most_zygotes
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Local(Provider):
             os.chown(folder, uid, gid)
         if not version.secrets:
             return
-        inside = os.path.join(folder, "secrets")
+        inside = os.path.join(folder, COPIES)
         os.mkdir(inside, 0o700)
         for name in version.secrets:
             try:
@@ -166,6 +166,13 @@ class Local(Provider):
         if is_other:
             os.chown(inside, uid, gid)
         order["env"] |= {"SECRETS_PATH": inside, "secret_mount_path": inside}
+
+    def on_secret(self, namespace: str, name: str) -> None:
+        for id, place in self._places.items():
+            if id.partition("/")[0].rpartition(".")[2] == namespace:
+                with contextlib.suppress(OSError):  # it has none of that name, or is about to go
+                    value = self.secrets.read(namespace, name)
+                    renew_copy(os.path.dirname(place.socket), name, value)
 
     def stop(self, id: str, is_forced: bool) -> None:
         self.processes.signal(id, signal.SIGKILL if is_forced else signal.SIGTERM)

@@ -236,6 +236,12 @@ def test_secrets_are_files_for_those_who_name_them(house) -> None:
     assert it.call("f", "/secret?name=raw").status == 500
     assert it.ask("PUT", "/system/secrets", {**secret, "value": "new"}).status == 202
     assert path.read_text() == "new"
+    assert it.call("f", "/secret?name=key").text == "new"  # a replica that runs sees it, too
+    elsewhere = {**secret, "namespace": "elsewhere"}
+    assert it.ask("POST", "/system/namespace/", {"name": "elsewhere"}).status in (200, 201, 202)
+    assert it.ask("POST", "/system/secrets", elsewhere).status == 202
+    assert it.ask("PUT", "/system/secrets", {**elsewhere, "value": "no"}).status == 202
+    assert it.call("f", "/secret?name=key").text == "new"
     assert it.ask("DELETE", "/system/secrets", {"name": "key"}).status == 202
     assert not path.exists()
     log = it.gateway.prefix / "logs" / "error.log"
