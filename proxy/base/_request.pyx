@@ -203,7 +203,6 @@ cdef class Request:
         move(&self.uri, old, new, n)
         move(&self.args, old, new, n)
         move(&self.host, old, new, n)
-        move_values(self, old, new, n)
         if old <= self.captures.p < old + n:
             self.captures.p = new + (self.captures.p - old)
         self.is_head_kept = 1
@@ -223,7 +222,6 @@ cdef class Request:
         memcpy(new, old, self.answer.size)
         memcpy(fields, self.answer.fields, self.answer.n_fields * sizeof(Field))
         move(&self.reason, old, new, self.answer.size)
-        move_values(self, old, new, self.answer.size)
         self.answer.base = new
         self.answer.fields = fields
         return 0
@@ -285,16 +283,6 @@ cdef class Request:
         grown.connect_ms = grown.header_ms = grown.response_ms = -1
         self.n_attempts += 1
         return grown
-
-
-cdef void move_values(Request r, const char* old, const char* new, uint32_t n) noexcept:
-    """Values of variables that were found in the head that moves."""
-    cdef uint32_t i
-    if r.values == NULL:
-        return
-    for i in range((<uint32_t*>r.values - 2)[0]):
-        if r.value_states[i] == 1:
-            move(&r.values[i], old, new, n)
 
 
 cdef inline void move(Str* s, const char* old, const char* new, uint32_t n) noexcept nogil:

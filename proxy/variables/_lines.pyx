@@ -356,6 +356,7 @@ cdef int find_first_pair(Str line, const Str* name, Str* out) noexcept:
     return find_pair(line, name, 0, out)
 
 
+# A value that points into a head is never kept: heads move (keep_head), and nobody follows them.
 declare_prefix(b"http_", get_http, NO_CACHE)
 declare_prefix(b"cookie_", get_cookie, NO_CACHE)
 declare_prefix(b"arg_", get_arg, NO_CACHE)
