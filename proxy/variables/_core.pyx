@@ -104,6 +104,12 @@ cdef int get_protocol(Request r, uint64_t data, Str* out) noexcept:
     return 0
 
 
+cdef int get_http2(Request r, uint64_t data, Str* out) noexcept:
+    if r.head.version != 20:
+        return 0
+    return tell(out, "h2", 2) if r.client.is_tls else tell(out, "h2c", 3)
+
+
 cdef int get_server_name(Request r, uint64_t data, Str* out) noexcept:
     if r.server is None:
         return 0
@@ -428,6 +434,7 @@ declare(b"proxy_protocol_port", get_proxy_protocol, 1, 0)
 declare(b"proxy_protocol_server_addr", get_proxy_protocol, 2, 0)
 declare(b"proxy_protocol_server_port", get_proxy_protocol, 3, 0)
 declare(b"scheme", get_scheme, 0, 0)
+declare(b"http2", get_http2, 0, 0)
 declare(b"https", get_https, 0, 0)
 declare(b"connection", get_connection, 0, 0)
 declare(b"connection_requests", get_connection_requests, 0, 0)

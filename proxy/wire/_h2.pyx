@@ -369,9 +369,9 @@ cdef H2Event begin_data(Http2* c, char** p, uint32_t n) noexcept nogil:
     s = find(c, id)
     if s == NULL:
         how = how_over(c, id)
-        if how != WAS_REFUSED:
-            event = wrong_stream(c, id, NULL, H2_STREAM_CLOSED)
-        return event
+        if how == WAS_REFUSED:                   # it was on its way: a window of it is no flood
+            return control(c)
+        return wrong_stream(c, id, NULL, H2_STREAM_CLOSED)
     if s.is_ended:
         return wrong_stream(c, id, s, H2_STREAM_CLOSED)
     if n > s.recv_window:
