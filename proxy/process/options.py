@@ -15,6 +15,7 @@ SIGNALS = ("stop", "quit", "reopen", "reload")
 # promise: claim what is there, deny what nginx has by default and Headrace has not.
 ARGUMENTS = (
     "--with-http_ssl_module",
+    "--with-http_v2_module",
     "--with-http_realip_module",
     "--with-http_auth_request_module",
     "--with-http_stub_status_module",

@@ -430,7 +430,7 @@ cdef H2Event read_frame(Http2* c, char* at, uint32_t n, HeadRoom* room) noexcept
     cdef uint32_t id = u32(at + 5) & MAX_WINDOW
     cdef char* p = at + FRAME_HEAD
     if c.state == AT_SETTINGS:
-        if kind != SETTINGS or flags & IS_ACK:
+        if kind != SETTINGS:                     # nginx takes one that only acknowledges, too
             return broken(c, H2_PROTOCOL_ERROR)
         c.state = IN_FRAMES
     if c.block_id and (kind != CONTINUATION or id != c.block_id):  # §6.10

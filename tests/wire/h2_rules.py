@@ -100,7 +100,8 @@ def malformed(*fields: bytes) -> bytes:
 BROKEN = [
     # -- connections ------------------------------------------------------------------------
     ("3.4", "DATA before SETTINGS", frame(DATA, 0, 1, b"x"), GOAWAY(PROTOCOL)),
-    ("3.4", "SETTINGS that only acknowledge come first", frame(SETTINGS, ACK), GOAWAY(PROTOCOL)),
+    ("3.4", "PING before SETTINGS", frame(PING, 0, 0, bytes(8)), GOAWAY(PROTOCOL)),
+    ("3.4", "a request before SETTINGS", request(), GOAWAY(PROTOCOL)),
 ]
 SETTLED = frame(SETTINGS)
 RULES = [
