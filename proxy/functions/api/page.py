@@ -20,10 +20,14 @@ PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width">
 <title>Functions</title>
 <style>
-  body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto }
+  body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
+    padding: 0 1rem }
   table { border-collapse: collapse; width: 100% }
   th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #ccc }
-  td.n { font-variant-numeric: tabular-nums }
+  td { overflow-wrap: anywhere }
+  td.n { font-variant-numeric: tabular-nums; white-space: nowrap }
+  th:last-child, td:last-child { padding-right: 0; text-align: right }
+  @media (max-width: 40rem) { .wide { display: none } }
   textarea, pre { width: 100%; box-sizing: border-box; font: 14px/1.4 monospace }
   pre { background: #f4f4f4; padding: .5rem; white-space: pre-wrap; overflow-wrap: anywhere }
   @media (prefers-color-scheme: dark) {
@@ -32,7 +36,7 @@ PAGE = """<!doctype html>
 </style>
 <h1>Functions</h1>
 <table>
-  <thead><tr><th>Name<th>Namespace<th>Ready<th>Calls<th>Image<th></thead>
+  <thead><tr><th>Name<th class="wide">Namespace<th>Ready<th>Calls<th class="wide">Image<th></thead>
   <tbody id="rows"></tbody>
 </table>
 <p id="state" role="status"></p>
@@ -40,32 +44,38 @@ PAGE = """<!doctype html>
 <textarea id="body" rows="4" aria-label="Body of the call"></textarea>
 <pre id="answer" hidden></pre>
 <script>
-const by = id => document.getElementById(id);
+const by = id => document.getElementById(id), MOST = 500;
 function cell(row, text, name) {
   const it = row.insertCell();
   it.textContent = text;
   if (name) it.className = name;
 }
 async function look() {
+  if (document.hidden) return;
   try {
     const answer = await fetch("/system/functions?namespace=*");
     if (!answer.ok) throw new Error(answer.status + " " + answer.statusText);
     const rows = document.createElement("tbody");
     rows.id = "rows";
-    for (const it of await answer.json()) {
+    const all = await answer.json(), held = document.activeElement.dataset.key;
+    for (const it of all.slice(0, MOST)) {
       const row = rows.insertRow();
       cell(row, it.name);
-      cell(row, it.namespace);
+      cell(row, it.namespace, "wide");
       cell(row, it.replicas ? it.availableReplicas + "/" + it.replicas : "asleep", "n");
       cell(row, it.invocationCount, "n");
-      cell(row, it.envProcess || it.image);
+      cell(row, it.envProcess || it.image, "wide");
       const button = document.createElement("button");
       button.textContent = "Call";
-      button.onclick = () => call(it.name + "." + it.namespace);
+      button.dataset.key = it.name + "." + it.namespace;
+      button.setAttribute("aria-label", "Call " + button.dataset.key);
+      button.onclick = () => call(button.dataset.key);
       row.insertCell().append(button);
     }
     by("rows").replaceWith(rows);
-    by("state").textContent = rows.rows.length ? "" : "There is none yet.";
+    if (held) rows.querySelector('[data-key="' + CSS.escape(held) + '"]')?.focus();
+    by("state").textContent = !all.length ? "There is none yet."
+      : all.length > MOST ? MOST + " of " + all.length + " are shown." : "";
   } catch (error) {
     by("state").textContent = "The gateway does not answer: " + error.message;
   }

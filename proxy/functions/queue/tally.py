@@ -32,7 +32,7 @@ SLOT_BYTES = 8 << 20  # 40,000 functions; only the pages that are used cost memo
 ZONE_BYTES = 8192 + 2 * SLOT_BYTES  # after a zone's own head
 HEAD = struct.Struct("=III")  # serial, bytes, checksum
 WRITE_S = 1.0
-LOOK_S = 5.0
+LOOK_S = 2.0
 SHARE = 20  # the queue is looked at for a twentieth of the time at most, however long it is
 STATES = (QUEUED, RUNNING, DEAD)
 OUTCOMES = {DONE: "done", QUEUED: "retried", DEAD: "dead", CANCELLED: "cancelled"}
