@@ -39,6 +39,8 @@ class Answer(http.server.BaseHTTPRequestHandler):
 
 http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Answer).serve_forever()
 """
+ZYGOTE = "python app.py:handle;"
+COMMAND = f"command {sys.executable} server.py;"
 HTTP = """
     access_log off;
     functions { zygotes %(zygotes)d; store %%%%DIR%%%%/f.db; }
@@ -78,11 +80,10 @@ def sleep_now(gateway: Gateway) -> None:
     time.sleep(0.05)
 
 
-def measure(name: str, kind: str, zygotes: int, count: int, others: str = "") -> None:
+def starts(kind: str, zygotes: int, count: int, others: str = "") -> tuple[list[float], int]:
+    """Cold starts of one function: (seconds each until the first byte, how many failed)."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        gateway = Gateway(
-            Path(folder), HTTP % {"kind": kind, "zygotes": zygotes, "others": others}
-        )
+        gateway = Gateway(Path(folder), HTTP % {"kind": kind, "zygotes": zygotes, "others": others})
         (Path(folder) / "app.py").write_text(HANDLER)
         (Path(folder) / "server.py").write_text(SERVER)
         gateway.start()
@@ -95,13 +96,13 @@ def measure(name: str, kind: str, zygotes: int, count: int, others: str = "") ->
                 status, took_s = ask(gateway.port, "/function/f")
                 failed += status != 200
                 times.append(took_s)
-            tell(name, times, failed)
+            return times, failed
         finally:
             gateway.stop()
 
 
-def bare_start(count: int) -> None:
-    """python3 server.py from its start until it accepts."""
+def bare_starts(count: int) -> list[float]:
+    """python3 server.py from its start until it accepts: seconds each."""
     times = []
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         (Path(folder) / "server.py").write_text(SERVER)
@@ -121,10 +122,10 @@ def bare_start(count: int) -> None:
             times.append(time.perf_counter() - began_s)
             process.kill()
             process.wait()
-    tell("bare python3 server.py", times, 0)
+    return times
 
 
-def tell(name: str, times: list[float], failed: int) -> None:
+def tell(name: str, times: list[float], failed: int = 0) -> None:
     cut = statistics.quantiles(times, n=100) if len(times) > 1 else times * 99
     print(
         f"{name:<24} p50 {cut[49] * 1000:>7.1f} ms   p99 {cut[98] * 1000:>7.1f} ms   "
@@ -136,12 +137,12 @@ def tell(name: str, times: list[float], failed: int) -> None:
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    python = "python app.py:handle;"
-    measure("zygote", python, 32, count)
-    measure("generic", python, 1, count, "function kept { python app.py:handle; prewarm 1; }")
-    measure("exec", python, 0, count)
-    bare_start(count)
-    measure("command", f"command {sys.executable} server.py;", 32, count)
+    kept = "function kept { python app.py:handle; prewarm 1; }"
+    tell("zygote", *starts(ZYGOTE, 32, count))
+    tell("generic", *starts(ZYGOTE, 1, count, kept))
+    tell("exec", *starts(ZYGOTE, 0, count))
+    tell("bare python3 server.py", bare_starts(count))
+    tell("command", *starts(COMMAND, 32, count))
 
 
 if __name__ == "__main__":
