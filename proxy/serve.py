@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import resource
@@ -62,15 +61,19 @@ class Serving:
             self.loop.close()
 
     async def follow_functions(self, made: plan.Plan) -> None:
-        """Learn where the functions' replicas are, before the first request if that is soon."""
+        """Learn where the functions' replicas are, before the first request if that is soon, and
+        before the first order."""
         self.worker.attend(made.functions)
         has_some = len(made.functions) or made.directory.is_open
         if not has_some or not self.seat.controller_path:
             return
         table = Table(made.functions, self.seat.controller_path)
         self.followers.append(self.loop.create_task(table.follow()))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(table.is_whole.wait(), TABLE_LIMIT_S)
+        whole = self.loop.create_task(table.is_whole.wait())
+        self.loop.add_reader(self.seat.control_fd, whole.cancel)  # on_order reads it afterwards
+        await asyncio.wait([whole], timeout=TABLE_LIMIT_S)
+        self.loop.remove_reader(self.seat.control_fd)
+        whole.cancel()
 
     def open(self, made: plan.Plan) -> None:
         """Accept on every address of the seat that the plan knows."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,9 @@ from proxy.functions.queue.tally import Tally, find_zone
 from proxy.functions.register import Register
 from proxy.functions.rounds import Rounds
 from proxy.functions.scaler import SWEEP_S, Scaler
+from proxy.functions.succession import HAND_OVER, Succession
 from proxy.functions.teller import Teller
+from proxy.functions.turns import Turns
 from proxy.functions.zones import ZONE
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ ERROR, NOTICE, INFO = 4, 6, 7  # levels of the error log
 QUIT, TERMINATE, RELOAD = "q", "t", "h"  # orders of the master, see process/seat.py
 ADOPT_S = 1.0  # how long workers wait for the table while adopted replicas are looked at
 LEAVE_S = 30.0  # that asynchronous calls have to their end when the gateway quits
-MOST_STARTING = 64  # replicas at once; the others take turns
 
 
 class Controller:
@@ -60,6 +60,7 @@ class Controller:
         self.keepers: dict[str, Keeper] = {}
         self.teller = Teller(self)
         self.journal = Journal()
+        self.turns = Turns(self.loop, self._keep)
         self.scaler = Scaler(
             self.loop, open_counts(seat), self.keepers.get, self.notice, self._forget_if_idle
         )
@@ -73,9 +74,7 @@ class Controller:
         self._is_loading = False  # what comes was there before: who is needed by nobody sleeps on
         self._serial = 0
         self._adopted: list[Replica] = []
-        self._starting = 0
         self._grace_s = 0.0  # for asynchronous calls that run when we leave
-        self._turns: deque[str] = deque()
 
     def run(self) -> None:
         """Until the master says to leave."""
@@ -85,8 +84,10 @@ class Controller:
                 local = Local(self.loop, self)
                 self._providers[Local] = local
                 local.open(self.seat.replicas_fd, self.model, self.notice)
-            self.loop.run_until_complete(self.open())
             self.loop.add_reader(self.seat.control_fd, self.on_order)
+            if not self._succeed():
+                return
+            self.loop.run_until_complete(self.open())
             self.seat.tell_ready()
             self.loop.create_task(self.begin()).add_done_callback(self._on_begun)
             self.loop.run_forever()
@@ -94,6 +95,32 @@ class Controller:
                 self.loop.run_until_complete(self.close())
         finally:
             self.loop.close()
+
+    def _succeed(self) -> bool:
+        """Wait until no other controller of this gateway acts. False: told to leave meanwhile."""
+        self.succession = Succession(f"{self.seat.controller_path}.lock")
+        self.loop.add_signal_handler(HAND_OVER, self.hand_over)
+        try:
+            self.loop.run_until_complete(self.succession.take())
+        except RuntimeError:  # the loop was stopped
+            return False
+        return True
+
+    def hand_over(self) -> None:
+        """A successor is here, and will adopt what runs: from now on nothing is done but what
+        was begun for the queue. Workers look for the controller anew, and find that one."""
+        self.notice("handing over to another controller")
+        for server in self._servers:
+            server.close()
+        self.scaler.leave()
+        for keeper in self.keepers.values():
+            keeper.leave()
+        self.keepers.clear()
+        self.teller.leave()
+        self.rounds.leave()
+        self.succession.give()
+        self._grace_s = LEAVE_S
+        self.loop.stop()
 
     async def open(self) -> None:
         for _, fd in self.seat.listeners:
@@ -315,25 +342,10 @@ class Controller:
         self._serial += 1
         return self._serial
 
-    def take_turn(self, keeper: Keeper) -> bool:
-        """May it start a replica now? If not it is asked to keep itself later."""
-        if self._starting >= MOST_STARTING:
-            if keeper.key not in self._turns:
-                self._turns.append(keeper.key)
-            return False
-        self._starting += 1
-        return True
-
-    def end_turn(self) -> None:
-        self._starting -= 1
-        if self._turns:
-            self.loop.call_soon(self._next_turn)
-
-    def _next_turn(self) -> None:
-        while self._turns and self._starting < MOST_STARTING:
-            keeper = self.keepers.get(self._turns.popleft())
-            if keeper is not None:
-                keeper.keep()
+    def _keep(self, key: str) -> None:
+        keeper = self.keepers.get(key)
+        if keeper is not None:
+            keeper.keep()
 
     def publish(self, key: str) -> None:
         self.settle_if_seen()

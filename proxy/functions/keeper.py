@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from proxy.functions.model import Version
     from proxy.functions.provider import Provider, Running
+    from proxy.functions.turns import Turns
 
 STARTING, READY, DRAINING, STOPPING = "starting", "ready", "draining", "stopping"
 
@@ -37,11 +38,11 @@ class House(Protocol):
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def turns(self) -> Turns: ...
 
     def provider(self, kind: str) -> Provider: ...
     def next_serial(self) -> int: ...
-    def take_turn(self, keeper: Keeper) -> bool: ...
-    def end_turn(self) -> None: ...
     def publish(self, key: str) -> None: ...
     def tell_failed(self, key: str, error: str) -> None: ...
     async def drain(self, replica: Replica, timeout_ms: int) -> None: ...
@@ -176,7 +177,7 @@ class Keeper:
                 self._take_back(replica)
                 live.append(replica)
         for _ in range(scale - len(live)):
-            if self._retry is not None or not self.house.take_turn(self):
+            if self._retry is not None or not self.house.turns.take(self.key):
                 break
             self._start()
         ready = [it for it in live if it.state == READY]
@@ -215,7 +216,7 @@ class Keeper:
             stem = f"{self.key}/{self.fingerprint}/{self.house.next_serial()}"
             id = provider.place(version, stem)
         except (Refusal, OSError) as error:
-            self.house.end_turn()
+            self.house.turns.end()
             self.house.warn(f"function {self.key} cannot be run: {error}")
             self._on_failure(f"cannot be run: {error}", was_ready=False)
             return
@@ -226,7 +227,7 @@ class Keeper:
     def _end_turn(self, replica: Replica) -> None:
         if replica.has_turn:
             replica.has_turn = False
-            self.house.end_turn()
+            self.house.turns.end()
 
     def on_started(
         self, replica: Replica, addresses: Sequence[str], is_ready: bool, pid: int
@@ -329,6 +330,14 @@ class Keeper:
         self._end_turn(replica)
         replica.provider.forget(replica.id)
         self.house.on_gone(replica)
+
+    def leave(self) -> None:
+        """Another controller keeps it from now on, and adopts who runs."""
+        self._begin_anew()
+        for replica in self.replicas.values():
+            if replica.task is not None:
+                replica.task.cancel()
+        self.replicas.clear()
 
     # -- leaving ----------------------------------------------------------------------------------
     def _stop(self, replica: Replica) -> None:

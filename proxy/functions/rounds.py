@@ -66,6 +66,14 @@ class Rounds:
         self._watch.want(versions)
         self._bounds.want(any(limits_of(it) for it in versions))
 
+    def leave(self) -> None:
+        """Another controller looks from now on."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._schedule.want(())
+        self._watch.want(())
+        self._bounds.want(False)
+
     def _on_changed(self, keys: list[str]) -> None:
         for key in keys:
             self._house.notice(f"function {key}: its files have changed")

@@ -121,6 +121,12 @@ class Scaler:
         activity.floor_until_s = self._loop.time() + keeper.wanted.scale.window_ms / 1000
         keeper.scale(max(count, keeper.wanted.scale.min_scale))
 
+    def leave(self) -> None:
+        """Another controller decides from now on."""
+        self.activities.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
     def load(self, key: str) -> float:
         """The stable average of the last decision."""
         found = self.activities.get(key)

@@ -105,6 +105,11 @@ class Teller:
         if waiting:
             waiting[1].set()
 
+    def leave(self) -> None:
+        """Workers shall look for the controller anew."""
+        for link in list(self.links):
+            link.transport.close()
+
     # -- up (links.Source) ------------------------------------------------------------------------
     def on_link(self, link: Link) -> None:
         self.links.add(link)

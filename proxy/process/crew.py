@@ -61,6 +61,7 @@ class Crew:
         self.children: dict[int, Child] = {}
         self.own_fds: list[int] = []  # of the master; a child closes them
         self.is_leaving = False  # nobody is born again
+        self.has_heir = False  # a new executable runs: its controller is the one
         self._deaths: dict[int, int] = {}  # slot → deaths at birth in a row
         self._had_controller = False
         self._is_handing_on = False
@@ -74,10 +75,14 @@ class Crew:
         self.generation.log.write(NOTICE, "start worker processes")
         for number in range(generation.workers):
             self._bear(WORKER, number, generation)
-        if self.controller is None:
-            self._bear(CONTROLLER, -1, generation)
-        else:
+        if self.controller is not None:
             self.controller.tell(RELOAD)
+        self.need_controller()
+
+    def need_controller(self) -> None:
+        """There shall be one, here or in the new executable."""
+        if self.controller is None and not self.has_heir and not self.is_leaving:
+            self._bear(CONTROLLER, -1, self.generation)
 
     @property
     def controller(self) -> Child | None:
@@ -145,8 +150,7 @@ class Crew:
         if self.is_leaving:
             return
         if kind == CONTROLLER:
-            if self.controller is None:
-                self._bear(kind, number, self.generation)
+            self.need_controller()
             return
         if generation is not self.generation and not self._is_handing_on:
             return

@@ -50,6 +50,7 @@ SIGNALS = {
 }
 REPLICAS_END_S = 5.0
 PRELOAD_AFTER_S = 0.5
+HOLD_LIMIT_S = 5.0  # by then a new executable has its controller, or has none that asks for ours
 REFUSE_AFTER_S = 0.1  # after QUIT: by then the workers have stopped to accept
 
 
@@ -88,7 +89,7 @@ class Master:
             _kernel.become_subreaper()
         if self._left.table_fd >= 0:
             self.replicas.adopt(self._left.table_fd)
-        self.crew.own_fds = [self._signal_fd, self.replicas.table_fd]
+        self.crew.own_fds = [self._signal_fd]
         self.crew.start(generation)
         self.timers.add(PRELOAD_AFTER_S, self._preload)
         while not self._is_done():
@@ -294,6 +295,8 @@ class Master:
                 "before executing new binary process",
             )
             return
+        self.replicas.hold()
+        self.timers.add(HOLD_LIMIT_S, self.replicas.obey_held)
         environment, keep = upgrade.hand_on(
             self.sockets, self.crew.controller_socket.fileno(), self.replicas
         )
@@ -309,6 +312,7 @@ class Master:
         child.pid = self._new_binary = pid
         child.is_leaving = True  # it is nobody's to replace
         self.crew.children[pid] = child
+        self.crew.has_heir = True
         log.write(NOTICE, f"start new binary process {pid}")
 
     def _become_new(self, environment: dict[str, str], keep: list[int]) -> NoReturn:
@@ -322,6 +326,8 @@ class Master:
     def _take_back(self) -> None:
         """The new executable is gone, or never came: all is ours again."""
         self._new_binary = 0
+        self.crew.has_heir = False
+        self.replicas.obey_held()
         path = self.crew.generation.pid_path
         try:
             os.rename(path + pidfile.OLD, path)
@@ -337,6 +343,7 @@ class Master:
         if self._is_retired:
             self._is_retired = False
             self.crew.start(self.crew.generation)
+        self.crew.need_controller()
 
     def _retire(self) -> None:
         self._is_retired = True
@@ -362,7 +369,10 @@ class Master:
             return False
         if not self._has_other_master():
             self.replicas.own_all()
-        if self._new_binary or not self.replicas.pids_of_own():
+        if self._new_binary:
+            self.replicas.end_unlent()
+            return True
+        if not self.replicas.pids_of_own():
             return True
         if not self._replicas_until_s:
             limit_s = REPLICAS_END_S if self._phase == "quit" else 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import struct
@@ -84,35 +83,6 @@ class Zygote(Replica):
             for fd in entry[0] if entry else ():
                 os.close(fd)
         self.unborn = {}
-
-
-def write_table(fd: int, replicas: list[Replica]) -> None:
-    """Replicas with their descriptors, for another executable."""
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, json.dumps([{**it.row(), "fds": it.fds} for it in replicas]).encode(), 0)
-
-
-def read_table(fd: int) -> list[dict[str, Any]]:
-    """What was written; fd is closed."""
-    rows = json.loads(os.pread(fd, 1 << 24, 0) or b"[]")
-    os.close(fd)
-    return rows
-
-
-def adopt(row: dict[str, Any]) -> Replica | None:
-    """What another executable started, by its row of the table and the descriptors in it."""
-    for fd in row["fds"]:
-        os.set_inheritable(fd, False)
-    replica = Replica(
-        row["id"], row["pid"], row["start_time"], row["fds"], str(row.get("group", ""))
-    )
-    replica.is_own = False
-    with contextlib.suppress(OSError):
-        replica.pidfd = os.pidfd_open(replica.pid)
-    if replica.pidfd < 0 or start_time_of(replica.pid) != replica.start_time:
-        replica.close()
-        return None
-    return replica
 
 
 def kill(replica: Replica, number: int) -> None:

@@ -24,8 +24,8 @@ pipes. It forks twice, so that the replica is the master's own child; the replic
 the same channel, and the kernel says its pid (SO_PASSCRED). A zygote that says what it was not
 asked is killed. At the end of its channel it leaves.
 
-A new controller adopts what runs. The same rows lie as JSON in a memfd (`table_fd`), which a new
-executable inherits, zygotes excepted; what its predecessor started it watches by pidfd.
+A new controller adopts what runs. A new executable inherits a table of the same rows (loan.py),
+zygotes excepted; what its predecessor started it watches by pidfd.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ from array import array
 from typing import TYPE_CHECKING, Any
 
 from proxy.process.groups import Groups
-from proxy.process.replica import Replica, Zygote, adopt, kill, read_table, write_table
+from proxy.process.loan import Loan, adopt, read_table
+from proxy.process.replica import Replica, Zygote, kill
 from proxy.process.spawn import spawn, start_time_of
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ class Replicas:
         self._is_heir = False
         self._groups = Groups(note)
         self._epoll = select.epoll()
-        self.table_fd = os.memfd_create("headrace-replicas", os.MFD_CLOEXEC)
-        self._lent_fd = -1
+        self._loan = Loan()
+        self._held: list[bytes] | None = None
 
     @property
     def channel_fd(self) -> int:
@@ -105,6 +106,7 @@ class Replicas:
 
     def drop_channel(self) -> None:
         self._late = []
+        self._held = None
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -135,6 +137,9 @@ class Replicas:
             self._say(f"the controller sent no order: {data[:80]!r}")
             return
         if op in ("start", "fork"):
+            if self._held is not None:
+                self._held.append(data)
+                return
             try:
                 self._check(id)
                 if op == "start":
@@ -203,7 +208,6 @@ class Replicas:
     def _add(self, replica: Replica) -> None:
         self._by_id[replica.id] = replica
         self._by_pid[replica.pid] = replica
-        self._write_table()
         self._tell({"op": "started", **replica.row()}, replica.fds)
 
     def _fail(self, id: str, error: str) -> None:
@@ -369,7 +373,6 @@ class Replicas:
             self._epoll.unregister(replica.pidfd)
             self._by_fd.pop(replica.pidfd, None)
         self._groups.remove(replica.group)
-        self._write_table()
         self._tell({"op": "exited", "id": replica.id, "pid": replica.pid, "status": status})
         self._late = [(data, [] if fds is replica.fds else fds) for data, fds in self._late]
         replica.close()
@@ -394,20 +397,26 @@ class Replicas:
         return bool(own)
 
     # -- over to a new executable ---------------------------------------------------------------
-    def _lent(self) -> list[Replica]:
-        return [it for it in self._by_id.values() if not isinstance(it, Zygote)]
-
-    def _write_table(self) -> None:
-        write_table(self.table_fd, self._lent())
-
     def lend(self) -> list[int]:
-        """Descriptors that a new executable must inherit under the same numbers. The first is the
-        table of this moment: of who is started while that executable starts it has no pipes."""
-        if self._lent_fd >= 0:
-            os.close(self._lent_fd)
-        self._lent_fd = os.memfd_create("headrace-replicas", os.MFD_CLOEXEC)
-        write_table(self._lent_fd, self._lent())
-        return [self._lent_fd, *(fd for it in self._lent() for fd in it.fds)]
+        """Descriptors that a new executable must inherit; loan.py says what they are."""
+        return self._loan.make([it for it in self._by_id.values() if not isinstance(it, Zygote)])
+
+    def hold(self) -> None:
+        """A new executable starts and learns of those that run now: nobody is started until its
+        controller has taken over (ours is gone then, and so is what it ordered), or `obey_held`."""
+        self._held = []
+
+    def obey_held(self) -> None:
+        """There is no other controller after all."""
+        held, self._held = self._held, None
+        for data in held or ():
+            self._obey(data)
+
+    def end_unlent(self) -> None:
+        """We leave: who was born too late for the new executable to know of would be nobody's."""
+        for it in self._own():
+            if it.id not in self._loan.ids and not isinstance(it, Zygote):
+                kill(it, signal.SIGTERM)
 
     def adopt(self, table_fd: int) -> None:
         """Take over what the old executable runs, from its table."""
@@ -417,13 +426,10 @@ class Replicas:
                 continue
             self._watch(replica, replica.pidfd)
             self._by_id[replica.id] = self._by_pid[replica.pid] = replica
-        self._write_table()
 
     def close_in_child(self) -> None:
         """A child of the master needs none of this."""
-        if self._lent_fd >= 0:
-            os.close(self._lent_fd)
-            self._lent_fd = -1
+        self._loan.close()
         self.drop_channel()
         self._epoll.close()
         for replica in self._by_id.values():

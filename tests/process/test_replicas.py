@@ -82,13 +82,30 @@ def test_a_new_controller_is_told_what_runs(replicas: Replicas):
     assert second.hear("exited")["status"] == -9
 
 
+def test_nobody_is_started_between_two_executables(replicas: Replicas):
+    """Of whom the new one is not told it would never hear."""
+    first = Controller(replicas)
+    first.order(op="start", id="a", argv=["/bin/sleep", "60"])
+    first.hear("started")
+    replicas.hold()
+    replicas.lend()
+    first.order(op="start", id="b", argv=["/bin/sleep", "60"])
+    first.order(op="signal", id="a", signal=9)   # all else is obeyed
+    assert first.hear("exited")["id"] == "a"
+    assert not replicas.pids_of_own()
+    replicas.obey_held()                         # the new one never came
+    pid = first.hear("started")["pid"]
+    replicas.end_unlent()                        # or came, and does not know this one
+    assert first.hear("exited")["pid"] == pid
+
+
 def test_a_new_executable_adopts_what_runs(replicas: Replicas):
     first = Controller(replicas)
     first.order(op="start", id="a", argv=["/bin/sleep", "60"])
     pid = first.hear("started")["pid"]
     heir = Replicas(print)
     # The heir lives in this process too: it gets descriptors of its own under other numbers.
-    rows = json.loads(os.pread(replicas.table_fd, 4096, 0))
+    rows = json.loads(os.pread(replicas.lend()[0], 4096, 0))
     for row in rows:
         row["fds"] = [os.dup(fd) for fd in row["fds"]]
     table = os.memfd_create("table")
