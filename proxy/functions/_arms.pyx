@@ -17,6 +17,7 @@ from proxy.base._arena cimport take
 from proxy.base._client cimport address_binary
 from proxy.base.span cimport is_equal, of_bytes, text, to_bytes
 from proxy.base.verdict cimport NO_MEMORY
+from proxy.upstream._balance cimport hash_more, mixed
 from proxy.variables._lines cimport get_cookie, get_http
 from proxy.variables._variables cimport find_named
 
@@ -54,14 +55,7 @@ cdef class Affinity:
 
 
 cdef uint64_t hash_text(uint64_t seed, Str s) noexcept nogil:
-    # FNV-1a, its weak high bits mixed (splitmix64): the same on every machine, for ever
-    cdef uint64_t h = <uint64_t>0xCBF29CE484222325 ^ seed
-    cdef uint32_t i
-    for i in range(s.n):
-        h = (h ^ <uint8_t>s.p[i]) * <uint64_t>0x100000001B3
-    h = (h ^ h >> 30) * <uint64_t>0xBF58476D1CE4E5B9
-    h = (h ^ h >> 27) * <uint64_t>0x94D049BB133111EB
-    return h ^ h >> 31
+    return mixed(hash_more(seed, s.p, s.n))      # the same on every machine, for ever
 
 
 @final

@@ -153,6 +153,22 @@ cdef Peer pick_alike(Upstream u, Tried* t, Str key, uint64_t now_ms)
 cdef void on_released(Upstream u, Peer p, Tried* t, Outcome outcome, uint64_t now_ms) noexcept
 
 
+# FNV-1a that goes on from h, and its weak high bits mixed at last (splitmix64): the same in all
+# workers and gateways.
+cdef inline uint64_t hash_more(uint64_t h, const char* p, size_t n) noexcept nogil:
+    cdef size_t i
+    h ^= <uint64_t>0xCBF29CE484222325
+    for i in range(n):
+        h = (h ^ <uint8_t>p[i]) * <uint64_t>0x100000001B3
+    return h
+
+
+cdef inline uint64_t mixed(uint64_t h) noexcept nogil:
+    h = (h ^ h >> 30) * <uint64_t>0xBF58476D1CE4E5B9
+    h = (h ^ h >> 27) * <uint64_t>0x94D049BB133111EB
+    return h ^ h >> 31
+
+
 # That peer may be asked again by this request.
 cdef inline void unmark_tried(Tried* t, uint32_t slot) noexcept:
     t.marks[(slot >> 6) & 3] &= ~(<uint64_t>1 << (slot & 63))

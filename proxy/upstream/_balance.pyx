@@ -756,13 +756,17 @@ cdef Peer pick_alike(Upstream u, Tried* t, Str key, uint64_t now_ms):
     cdef PeerCore* c
     cdef double score
     cdef double most = -1
+    cdef bytes name
+    cdef uint64_t h
     cdef uint32_t i
     lock(u)
     for i in range(u.primary.n):                 # rendezvous hashing, by weight
         c = u.primary.rows[i]
         if is_tried(t, c.slot) or not may_take(c, now_ms):
             continue
-        score = c.weight / -log((<double>(mixed(key, <Peer>c.owner) >> 11) + 0.5) * 2.0 ** -53)
+        name = (<Peer>c.owner).name
+        h = hash_more(hash_more(0, key.p, key.n), PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
+        score = c.weight / -log((<double>(mixed(h) >> 11) + 0.5) * 2.0 ** -53)
         if score > most:
             best = c
             most = score
@@ -770,20 +774,6 @@ cdef Peer pick_alike(Upstream u, Tried* t, Str key, uint64_t now_ms):
         unlock(u)
         return None
     return take_locked(u, chosen(best, t, now_ms))
-
-
-cdef uint64_t mixed(Str key, Peer p) noexcept:
-    # FNV-1a of both, its weak high bits mixed (splitmix64): the same in all workers
-    cdef uint64_t h = <uint64_t>0xCBF29CE484222325
-    cdef const char* name = PyBytes_AS_STRING(p.name)
-    cdef Py_ssize_t i
-    for i in range(key.n):
-        h = (h ^ <uint8_t>key.p[i]) * <uint64_t>0x100000001B3
-    for i in range(PyBytes_GET_SIZE(p.name)):
-        h = (h ^ <uint8_t>name[i]) * <uint64_t>0x100000001B3
-    h = (h ^ h >> 30) * <uint64_t>0xBF58476D1CE4E5B9
-    h = (h ^ h >> 27) * <uint64_t>0x94D049BB133111EB
-    return h ^ h >> 31
 
 
 cdef void on_released(Upstream u, Peer p, Tried* t, Outcome outcome, uint64_t now_ms) noexcept:

@@ -135,3 +135,12 @@ def test_the_command_tells_it_where_it_is_so(tmp_path: Path) -> None:
     assert said.returncode == 0
     assert ('"limits" cpu=0.5 is not held' in said.stderr) == (not has_controller("cpu"))
     assert (f"{conf}:3" in said.stderr) == (not has_controller("cpu"))
+
+
+def test_a_key_of_nothing_that_is_known_is_refused_where_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    conf = tmp_path / "x.conf"
+    conf.write_text("events {}\nhttp {\nfunction f { command x;\nbalance hash $nothing; }\n}\n")
+    said = run("-t", "-p", str(tmp_path), "-c", str(conf))
+    assert said.returncode == 1
+    assert f'unknown "nothing" variable in {conf}:' in said.stderr

@@ -26,7 +26,7 @@ PAGE = """<!doctype html>
   th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #ccc }
   td { overflow-wrap: anywhere }
   td.n { font-variant-numeric: tabular-nums; white-space: nowrap }
-  th:last-child, td:last-child { padding-right: 0; text-align: right }
+  th:last-child, td:last-child { padding-right: 0; text-align: right; white-space: nowrap }
   @media (max-width: 40rem) { .wide { display: none } }
   textarea, pre { width: 100%; box-sizing: border-box; font: 14px/1.4 monospace }
   pre { background: #f4f4f4; padding: .5rem; white-space: pre-wrap; overflow-wrap: anywhere }
