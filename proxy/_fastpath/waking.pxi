@@ -62,6 +62,21 @@ cdef bint asks_again(Request r, int fault) noexcept:
     return r.n_attempts < MOST_ROUNDS
 
 
+cdef inline bint closed_idle(UpstreamH1 u, Attempt* a, int fault) noexcept:
+    """The keep-alive race: it closed as we wrote (RFC 9112 §9.3.1)."""
+    return u.is_reused and u.n_interim == 0 and fault == UPSTREAM_CLOSED and a.bytes_received == 0
+
+
+cdef bint forgive(Request r, UpstreamH1 u, Tried* t) noexcept:
+    """A replica closed what was idle: no fault of it, and it may be asked again. Of a peer of an
+    upstream it is one, as in nginx: False."""
+    if r.asked == NULL:
+        return False
+    unmark_tried(t, u.peer.core.slot)
+    give_peer(u, t, PEER_OK)
+    return True
+
+
 cdef int on_function_head(Request r, UpstreamH1 u) noexcept:
     """Streams and upgrades have no total time limit, and need not count. 0 or a fault."""
     cdef Version v = <Version>r.version

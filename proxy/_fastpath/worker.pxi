@@ -842,14 +842,9 @@ cdef class Worker(Conductor):
             a.response_ms = <int64_t>(clock.now_ms - a.start_ms)
         else:
             a.response_ms = <int64_t>(clock.now_ms - a.start_ms)
-            # the keep-alive race: it closed as we wrote (RFC 9112 §9.3.1)
-            is_race = u.is_reused and u.n_interim == 0 and fault == UPSTREAM_CLOSED and (
-                a.bytes_received == 0)
-            if is_race and r.asked != NULL:      # no fault of a replica, which may be asked again
-                unmark_tried(t, u.peer.core.slot)
-                give_peer(u, t, PEER_OK)
-            else:
-                give_peer(u, t, PEER_FAILED)     # as nginx
+            is_race = closed_idle(u, a, fault)
+            if not is_race or not forgive(r, u, t):
+                give_peer(u, t, PEER_FAILED)
                 count_failed(self, u.peer)
             if is_race:
                 refund_try(t)

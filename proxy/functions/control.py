@@ -224,7 +224,6 @@ class Controller:
             local.prepare(self.model, versions)
 
     def on_secret(self, namespace: str, name: str) -> None:
-        """Of the API: a secret has another value."""
         for provider in self._providers.values():
             provider.on_secret(namespace, name)
 

@@ -56,8 +56,8 @@ def declare_functions(model: Block, seat: Any = None) -> Functions:
     functions = Functions(peer_of, counts)
     for http in model.find("http"):
         for block in http.find("function"):
-            for it in (block, *block.find("version")):  # here, so that errors have a place
-                compile_text(it.get("balance").key, it)
+            for arm in (block, *block.find("version")):  # here, so that errors have a place
+                compile_text(arm.get("balance").key, arm)
     if any(http.find("function") for http in model.find("http")):
         from proxy.functions.declared import read_functions  # not on the way of confs without
         from proxy.functions.links import row_of
