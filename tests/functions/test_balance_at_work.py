@@ -91,6 +91,50 @@ def test_a_key_has_its_replica_and_others_stay_when_one_fails(static) -> None:
     assert {n: gateway.get(f"/?u={n}").text for n in range(60)} == later
 
 
+CLOSING = """
+    access_log off;
+    function f {
+        static 127.0.0.1:%%PORT_1%% 127.0.0.1:%%PORT_2%%;
+        balance hash $arg_u max_fails=1 fail_timeout=60s;
+    }
+    server { listen 127.0.0.1:%%PORT%%; location / { function_pass f; } }
+    server { listen 127.0.0.1:%%PORT_1%%; return 200 one; }
+"""
+
+
+def serve_once_each(listener: socket.socket, closed: list[int]) -> None:
+    """Answers one request of each connection, and closes it when the next one has come."""
+
+    def serve(sock: socket.socket) -> None:
+        with sock, contextlib.suppress(OSError):
+            if sock.recv(65536):
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntwo")
+                if sock.recv(65536):
+                    closed.append(1)
+
+    with contextlib.suppress(OSError):
+        while True:
+            threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+
+def test_who_closes_what_was_kept_has_not_failed(headrace) -> None:
+    gateway = headrace(CLOSING, "worker_processes 1;", start=False)
+    closed: list[int] = []
+    with socket.create_server(("127.0.0.1", gateway.ports[2])) as listener:
+        thread = threading.Thread(target=serve_once_each, args=(listener, closed), daemon=True)
+        thread.start()
+        gateway.start()
+        homes: dict[str, int] = {}
+
+        def has_both() -> bool:
+            homes.update({gateway.get(f"/?u={n}").text: n for n in range(20)})
+            return len(homes) == 2
+
+        wait_for(has_both, 20)
+        assert {gateway.get(f"/?u={homes['two']}").text for _ in range(40)} == {"two"}
+        assert len(closed) > 10  # it did close some under our hands
+
+
 SCALED = """
     access_log off;
     function f { python app.py:handle; min_scale 1; max_scale 4; balance %s; }

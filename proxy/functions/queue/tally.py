@@ -33,7 +33,7 @@ ZONE_BYTES = 8192 + 2 * SLOT_BYTES  # after a zone's own head
 HEAD = struct.Struct("=III")  # serial, bytes, checksum
 WRITE_S = 1.0
 LOOK_S = 2.0
-SHARE = 20  # the queue is looked at for a twentieth of the time at most, however long it is
+SHARE = 20  # looking and writing each take a twentieth of the time at most, however much there is
 STATES = (QUEUED, RUNNING, DEAD)
 OUTCOMES = {DONE: "done", QUEUED: "retried", DEAD: "dead", CANCELLED: "cancelled"}
 METRICS = (
@@ -95,11 +95,12 @@ class Tally:
                     await self.look(queue)
                 took_s = time.monotonic() - now_s
                 look_at_s = now_s + max(LOOK_S, SHARE * took_s)
+            now_s = time.monotonic()
             if self._is_changed:
                 self._is_changed = False
                 self._forget(house)
                 self.write()
-            await asyncio.sleep(WRITE_S)
+            await asyncio.sleep(max(WRITE_S, SHARE * (time.monotonic() - now_s)))
 
     async def look(self, queue: Queue) -> None:
         """How many wait, run, are dead, and how old the oldest is that has not ended."""
