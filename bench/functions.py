@@ -547,6 +547,10 @@ def many(folder: Path, options: argparse.Namespace) -> dict[str, object]:
                     "image": f"{place}/hello.py",
                     "envProcess": "",
                     "labels": {"com.openfaas.scale.zero": "true"},
+                    "annotations": {
+                        "autoscaling.knative.dev/initial-scale": "0",
+                        "autoscaling.knative.dev/window": "6s",
+                    },
                 },
             )
         kept: list = []
