@@ -1,8 +1,9 @@
-"""Drives load at a port: wrk for numbers, idle connections for memory."""
+"""Drives load at a port: wrk and h2load for numbers, idle connections for memory."""
 
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -33,6 +34,25 @@ def wrk(url: str, connections: int, seconds: float, routes: int = 0) -> dict[str
     if failed > sums["requests"] // 1000:
         raise LoadError(f"wrk {url}: {failed} of {sums['requests']} requests failed: {sums}")
     return sums
+
+
+def h2load(url: str, connections: int, seconds: float, streams: int = 32) -> dict[str, int]:
+    """The same by HTTP/2, so many streams at once on each connection."""
+    done = subprocess.run(
+        [
+            "taskset", "-c", LOAD_CORE, "h2load", "-t1", f"-c{connections}", f"-m{streams}",
+            f"-D{max(1, round(seconds))}", url,
+        ],
+        capture_output=True, text=True, check=False, timeout=seconds + 60,
+    )  # fmt: skip
+    found = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", done.stdout)
+    size = re.search(r"traffic: .*?\((\d+)\) total", done.stdout)
+    if done.returncode or found is None or size is None:
+        raise LoadError(f"h2load {url}: {done.stdout[-300:]}{done.stderr[-300:]}")
+    good, failed, errored = map(int, found.groups())
+    if failed + errored > good // 1000:
+        raise LoadError(f"h2load {url}: {found[0]}")
+    return {"requests": good, "bytes": int(size[1])}
 
 
 def ask(sock: socket.socket, path: str = "/") -> bytes:

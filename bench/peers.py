@@ -1,7 +1,7 @@
 """The proxies that are measured, each with a conf that means the same; and the upstream.
 
 A conf has one of three kinds: `small` (one server, one location, nothing else), `main` (servers
-`plain`, `tls`, `bare`, `limit`, `log` on ports of their own), `routes` (10,000 locations).
+`plain`, `tls`, `h2`, `bare`, `limit`, `log` on ports of their own), `routes` (10,000 locations).
 nginx runs on its defaults plus what the figures ask for: combined log through a buffer, one
 limit_req that never bites, keep-alive to the upstream, and as many connections as are needed.
 """
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROXY_CORE = "0"
 LOAD_CORE = "1"
 SIZES = {"16k": 16 << 10, "1m": 1 << 20, "100m": 100 << 20}
-SERVERS = ("plain", "tls", "bare", "limit", "log")
+SERVERS = ("plain", "tls", "h2", "bare", "limit", "log")
 ROUTES = 10_000
 CONNECTIONS = 8192
 START_LIMIT_S = 20
@@ -111,7 +111,7 @@ class Process:
                 time.sleep(0.001)
             self.start_ms = self.start_ms or (time.monotonic() - begin) * 1000
         for name, port in self.ports.items():  # listening is not serving: a long conf takes a while
-            if name != "tls":
+            if name not in ("tls", "h2"):
                 wait_answer(port)
         time.sleep(0.1)
 
@@ -183,16 +183,20 @@ class Upstream(Process):
         return ["nginx", "-p", f"{self.folder}/", "-c", f"{self.folder}/nginx.conf", "-e", "stderr"]
 
 
-def nginx_http(ports: dict[str, int], kind: str, upstream: int, extra: str = "") -> str:
-    """The http block that nginx and headrace share; `extra` goes into each server."""
+def nginx_http(
+    ports: dict[str, int], kind: str, upstream: int, extra: str = "", has_http2: bool = False
+) -> str:
+    """The http block that nginx and headrace share; `extra` goes into each server. has_http2: it
+    knows the directive, which nginx has since 1.25."""
     log = "access_log access.log combined buffer=64k flush=1s;"
     limit = "limit_req zone=bench burst=100000 nodelay;"
-    with_features = {"plain": log + limit, "tls": log + limit, "bare": "", "limit": limit,
-                     "log": log, "routes": log + limit, "small": ""}  # fmt: skip
+    with_features = dict.fromkeys(("plain", "tls", "h2", "routes"), log + limit)
+    with_features |= {"bare": "", "limit": limit, "log": log, "small": ""}
     servers = []
     for name, port in ports.items():
-        tls = "ssl" if name == "tls" else ""
-        pem = "ssl_certificate cert.pem; ssl_certificate_key key.pem;" if tls else ""
+        more = "ssl" if name == "tls" else "http2" if name == "h2" and not has_http2 else ""
+        pem = "ssl_certificate cert.pem; ssl_certificate_key key.pem;" if name == "tls" else ""
+        pem += "http2 on;" if name == "h2" and has_http2 else ""
         if name == "routes":
             locations = "\n".join(
                 f"location /route/{number}/ {{ proxy_pass http://app; }}"
@@ -202,11 +206,13 @@ def nginx_http(ports: dict[str, int], kind: str, upstream: int, extra: str = "")
             locations = "location / { proxy_pass http://app; }"
         off = "" if "access_log" in with_features[name] else "access_log off;"
         servers.append(
-            f"server {{ listen 127.0.0.1:{port} {tls} backlog=4096; {pem} {off}\n"
+            f"server {{ listen 127.0.0.1:{port} {more} backlog=4096; {pem} {off}\n"
             f"{with_features[name]} {extra}\n{locations} }}"
         )
-    zone = "" if kind == "small" else (
-        "limit_req_zone $binary_remote_addr zone=bench:10m rate=1000000r/s;"
+    zone = (
+        ""
+        if kind == "small"
+        else ("limit_req_zone $binary_remote_addr zone=bench:10m rate=1000000r/s;")
     )
     return f"""{zone}
     proxy_http_version 1.1; proxy_set_header Connection "";
@@ -264,7 +270,7 @@ class Headrace(Process):
             f"""{user_line()} daemon off; worker_processes 1; pid headrace.pid;
             error_log stderr crit; events {{ worker_connections {connections}; }}
             http {{ client_body_temp_path client_body; proxy_temp_path proxy;
-            {nginx_http(self.ports, kind, upstream, metrics)} }}"""
+            {nginx_http(self.ports, kind, upstream, metrics, True)} }}"""
         )
 
     def command(self) -> list[str]:
@@ -299,9 +305,9 @@ class Haproxy(Process):
             f"    timeout server 60s\n    http-reuse always\n    maxconn {maximum}\n"
         )
         for name, port in self.ports.items():
-            tls = "ssl crt both.pem" if name == "tls" else ""
-            text += f"frontend {name}\n    bind 127.0.0.1:{port} backlog 4096 {tls}\n"
-            text += limit if name in ("plain", "tls", "limit", "routes") else ""
+            more = {"tls": "ssl crt both.pem", "h2": "proto h2"}.get(name, "")
+            text += f"frontend {name}\n    bind 127.0.0.1:{port} backlog 4096 {more}\n"
+            text += limit if name in ("plain", "tls", "h2", "limit", "routes") else ""
             if name == "routes":
                 routes = "".join(f"/route/{n}/ app\n" for n in range(ROUTES))
                 (self.folder / "routes.map").write_text(routes)
@@ -353,8 +359,8 @@ class Envoy(Process):
 
     def listener(self, name: str, port: int) -> dict:
         """One listener with its filters."""
-        with_limit = name in ("plain", "tls", "limit", "routes")
-        with_log = name in ("plain", "tls", "log", "routes")
+        with_limit = name in ("plain", "tls", "h2", "limit", "routes")
+        with_log = name in ("plain", "tls", "h2", "log", "routes")
         paths = [f"/route/{n}/" for n in range(ROUTES)] if name == "routes" else ["/"]
         filters = [typed("envoy.filters.http.router", "http.router.v3.Router")]
         if with_limit:

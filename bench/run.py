@@ -31,7 +31,10 @@ def cost(peer: Process, question: Question, seconds: float) -> float:
     """One loaded round of one proxy, in the unit of the question."""
     url = peer.url(question.server, question.path)
     before = cpu_ns(peer.pid)
-    sums = load.wrk(url, question.connections, seconds, question.routes)
+    if question.server == "h2":
+        sums = load.h2load(url, question.connections, seconds)
+    else:
+        sums = load.wrk(url, question.connections, seconds, question.routes)
     spent_ns = cpu_ns(peer.pid) - before
     size = SIZES.get(question.path[1:], 0)
     if sums["bytes"] < sums["requests"] * size:
