@@ -197,6 +197,7 @@ def nginx_http(
         more = "ssl" if name == "tls" else "http2" if name == "h2" and not has_http2 else ""
         pem = "ssl_certificate cert.pem; ssl_certificate_key key.pem;" if name == "tls" else ""
         pem += "http2 on;" if name == "h2" and has_http2 else ""
+        pem += "keepalive_requests 100000000;" if name == "h2" else ""  # h2load dials once
         if name == "routes":
             locations = "\n".join(
                 f"location /route/{number}/ {{ proxy_pass http://app; }}"
