@@ -1,6 +1,6 @@
 """What functions cost: cold starts, bursts, faults under load, and calls that wait in the queue.
 
-    bench/functions.py [QUESTION …] [--json FILE] [--minutes 5] [--calls 10000] [--many 10000]
+    bench/functions.py [QUESTION …] [--write] [--minutes 5] [--calls 10000] [--many 10000]
 
 Questions: cold command zero warm burst churn slots queue accept jetstream many. Each prints one
 line with the figure it must reach; churn runs for --minutes. All functions are local processes, all
@@ -25,9 +25,10 @@ import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import report
 from cold import COMMAND, ZYGOTE, bare_starts, starts
 from load import wrk
-from meter import cpu_ns, rss_bytes, tree
+from meter import cpu_ns, machine, rss_bytes, tree
 from peers import ROOT, Process, Upstream, free_port, user_line
 
 sys.path.append(str(ROOT / "tests/functions/queue"))
@@ -582,7 +583,7 @@ def main() -> int:
         metavar="QUESTION",
         help=f"of {' '.join(QUESTIONS)}; all when left out",
     )
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--write", action="store_true", help="into bench/results and the README")
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--calls", type=int, default=10_000)
     parser.add_argument("--many", type=int, default=10_000)
@@ -599,9 +600,23 @@ def main() -> int:
                 rows[name] = say(QUESTIONS[name](Path(folder), options))
             except Exception as error:
                 print(f"  {name}: {error!r}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
-    return 0
+    if options.write:
+        write(rows)
+    return 0 if len(rows) == len(options.questions or QUESTIONS) else 1
+
+
+def write(rows: dict[str, dict[str, object]]) -> None:
+    """Into bench/results/ and the README; what was not asked now stays as it was."""
+    path = ROOT / "bench/results/functions.json"
+    before = json.loads(path.read_text())["rows"] if path.exists() else {}
+    known = before | rows
+    result = {
+        "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "machine": machine(),
+        "rows": {name: known[name] for name in QUESTIONS if name in known},
+    }
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    report.functions_into_readme(ROOT / "README.md", result)
 
 
 if __name__ == "__main__":

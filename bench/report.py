@@ -96,21 +96,39 @@ def write(folder: Path, result: dict[str, object]) -> list[Path]:
 
 def into_readme(path: Path, result: dict[str, object]) -> None:
     """Put table, picture and what they were measured on between the README's two marks."""
-    text = path.read_text()
-    begin, end = "<!-- bench: table of bench/results/latest.md -->\n", "<!-- /bench -->"
-    if begin not in text or end not in text:
-        return
-    machine: dict[str, object] = result["machine"]  # type: ignore[assignment]
     versions: dict[str, str] = result["versions"]  # type: ignore[assignment]
     named = ", ".join(f"{name} {version}" for name, version in versions.items())
-    said = (
-        f"{result['when']}; {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, "
-        f"Python {machine['python']}; {named}; median of {result['rounds']} rounds."
-    )
+    said = f"{measured_on(result)}; {named}; median of {result['rounds']} rounds."
     table = markdown(result["medians"])  # type: ignore[arg-type]
     picture = "![Cost beside the peers](bench/results/latest.png)"
-    head, tail = text.split(begin)[0], text.split(end, 1)[1]
-    path.write_text(f"{head}{begin}{table}\n\n{said}\n\n{picture}\n{end}{tail}")
+    put(path, "bench: table of bench/results/latest.md", f"{table}\n\n{said}\n\n{picture}")
+
+
+def functions_into_readme(path: Path, result: dict[str, object]) -> None:
+    """The same for bench/functions.py, whose rows may come of several runs."""
+    rows: dict[str, dict[str, str]] = result["rows"]  # type: ignore[assignment]
+    lines = ["| what | measured | must be |", "|---|--:|--:|"]
+    lines += [f"| {it['what']} | {it['figure']} | {it['must']} |" for it in rows.values()]
+    put(path, "functions: bench/results/functions.json",
+        "\n".join([*lines, "", f"{measured_on(result)}."]))  # fmt: skip
+
+
+def measured_on(result: dict[str, object]) -> str:
+    """When and where."""
+    machine: dict[str, object] = result["machine"]  # type: ignore[assignment]
+    return (
+        f"{result['when']}; {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, "
+        f"Python {machine['python']}"
+    )
+
+
+def put(path: Path, mark: str, content: str) -> None:
+    """Replace what stands between `<!-- mark -->` and its end."""
+    text = path.read_text()
+    begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark.partition(':')[0]} -->"
+    if begin in text and end in text:
+        head, tail = text.split(begin)[0], text.split(end, 1)[1]
+        path.write_text(f"{head}{begin}{content}\n{end}{tail}")
 
 
 def draw(path: Path, medians: Medians) -> Path:
@@ -124,9 +142,7 @@ def draw(path: Path, medians: Medians) -> Path:
     colours = ("#1f6fb2", "#3a9d4b", "#8d6cab", "#c9873b")
     figure, axes = pyplot.subplots(figsize=(10, 0.55 * max(4, len(asked)) + 1.2))
     for place, (name, colour) in enumerate(zip(NAMES, colours, strict=True)):
-        heights = [
-            medians[q.key].get(name, 0) / medians[q.key]["nginx"] for q in asked
-        ]
+        heights = [medians[q.key].get(name, 0) / medians[q.key]["nginx"] for q in asked]
         at = [number + 0.2 * (place - 1.5) for number in range(len(asked))]
         axes.barh(at, heights, 0.2, label=name, color=colour)
     axes.set_yticks(range(len(asked)), [f"{q.title}" for q in asked])
