@@ -191,20 +191,24 @@ cdef class ClientH1(Link):
         """Does it speak HTTP/2, as ALPN said or as its first bytes say (RFC 9113 §3.3)? Their
         beginning may be too short to tell: it is held, then."""
         cdef char* all_of_it = NULL
-        if self.tls is not None and not self.tls.is_h2 and self.tls.has_alpn:
+        cdef const char* end
+        if self.tls is not None and not self.tls.is_h2:
             return False
-        if self.tls is None or not self.tls.is_h2:
+        if self.tls is None:
             if self.held_n and not self.hold(p, n):
                 self.cut()
                 return True
             if self.held_n:
                 p = all_of_it = self.held
                 n = self.held_n
-            if not is_preface(p, n):
+            # a line that no HTTP/1 begins with is a preface that is wrong
+            end = <const char*>memchr(p, 10, n)
+            if not is_preface(p, n) and (
+                    end == NULL or memmem(p, <size_t>(end - p), b"HTTP/", 5) != NULL):
                 if all_of_it != NULL:
                     self.run_held()
                 return all_of_it != NULL
-            if n < PREFACE_BYTES:
+            if n < PREFACE_BYTES and is_preface(p, n):
                 if all_of_it == NULL and not self.hold(p, n):
                     self.cut()
                 return True
@@ -331,7 +335,7 @@ cdef class ClientH1(Link):
                          clock.now_ms + self.listener.default_server.head_timeout_ms)
 
     cdef Request begin_request(self):
-        cdef Request r = self.w.new_request()
+        cdef Request r = new_request(self.w)
         (<H1Stream>r.stream).conn = self
         r.client = self.client
         self.client.address = self.client.peer   # realip's held for one request
@@ -503,7 +507,7 @@ cdef class ClientH1(Link):
         cdef uint32_t linger_time_ms = here.lingering_time_ms if here is not None else 30000
         cdef bint is_reset = (here is not None and here.reset_timedout and r.status == 444
                               and not r.is_head_sent)
-        self.w.free_request(r)
+        free_request(self.w, r)
         self.r = None
         if self.is_closing:
             return
@@ -674,7 +678,7 @@ cdef class ClientH1(Link):
         elif r is not None:
             self.w.on_client_gone(r)
             if self.r is r:
-                self.w.free_request(r)
+                free_request(self.w, r)
                 self.r = None
         self.w.settle()
 
@@ -745,5 +749,5 @@ cdef class ClientH1(Link):
         report_text(R_INFO, r, words)
         self.w.begin_writing(r)
         self.w.tell(r)
-        self.w.free_request(r)
+        free_request(self.w, r)
         self.r = None

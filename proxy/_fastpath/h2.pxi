@@ -355,7 +355,7 @@ cdef class H2Stream(ClientStream):
             leave(w.waiting, r)
         if r.stage != S_TELL and r.location is not None:
             w.tell(r)
-        w.free_request(r)
+        free_request(w, r)
 
     cdef void ask_body(self, Request r) noexcept:
         if r.is_body_read:
@@ -363,6 +363,9 @@ cdef class H2Stream(ClientStream):
         r.is_body_read = True
         if r.head.flags & H_EXPECT_CONTINUE and self.held_n == 0 and not self.is_end_held:
             self.send_interim(r, 100)
+        if holds_body(r) and not 0 <= r.head.content_length <= <int64_t>self.s.window:
+            widen_window(&self.h2.c, &self.s, READ_BYTES)    # what comes is taken at once
+            self.h2.will_write()
         set_deadline(self.h2.w.wheel, self.timer, clock.now_ms + r.location.body_timeout_ms)
         self.want_body(r, True)
 
@@ -422,28 +425,12 @@ cdef class H2Stream(ClientStream):
         if is_open(&h.c, &self.s):
             reset_stream(&h.c, &self.s, H2_NO_ERROR if self.s.is_answered else H2_CANCEL)
             h.will_write()
-        h.w.free_request(r)
+        free_request(h.w, r)
 
     cdef void forget(self, Request r) noexcept:
         if self.h2 is not None and is_open(&self.h2.c, &self.s):
             reset_stream(&self.h2.c, &self.s, H2_CANCEL)
             self.h2.will_write()
-
-
-cdef Request new_request_h2(Worker w):
-    cdef Request r
-    cdef H2Stream s
-    if w.free_requests_h2:
-        r = <Request>w.free_requests_h2.pop()
-        r.begin(w, r.stream)
-    else:
-        r = Request.__new__(Request)
-        s = H2Stream.__new__(H2Stream)
-        s.client = Client.__new__(Client)
-        s.timer = StreamTimer.__new__(StreamTimer)
-        s.timer.stream = <PyObject*>s
-        r.begin(w, s)
-    return r
 
 
 @final
@@ -578,18 +565,21 @@ cdef class ClientH2:
         open_stream(&self.c, &st.s, <void*>st, w.head.content_length if fault == 0 else -1)
         st.s.urgency = w.head_room.urgency
         r.head = w.head
-        r.received_head = w.head.size
+        r.received_head = self.c.block_bytes
         r.client = st.client
         r.id = conn.client.serial
         w.stats.requests += 1
         w.stats.reading += 1
-        if conn.client.requests >= self.most_requests() and not self.is_parting:
+        if not self.is_parting and self.is_worn():
             self.is_parting = True
             go_away(&self.c, self.c.last_id, H2_NO_ERROR)
         st.start(r, fault)
 
-    cdef inline uint32_t most_requests(self) noexcept:
-        return (<Location>self.conn.listener.default_server.settings).keepalive_requests
+    cdef inline bint is_worn(self) noexcept:
+        """keepalive_requests, keepalive_time: is this request the connection's last?"""
+        cdef Location here = <Location>self.conn.listener.default_server.settings
+        return self.conn.client.requests >= here.keepalive_requests or (
+            clock.now_ms - self.conn.client.accepted_ms > here.keepalive_time_ms)
 
     # ---------------------------------------------------------------- out
 
@@ -742,6 +732,9 @@ cdef class ClientH2:
     cdef void warn(self) noexcept:
         """A leaving worker: nothing new, but what is on its way is still taken (RFC 9113 §6.8)."""
         if self.is_over or self.is_parting or self.is_warned:
+            return
+        if self.n_live == 0:                     # what crosses it is refused, and asked again
+            self.part()
             return
         self.is_warned = True
         go_away(&self.c, MAX_WINDOW, H2_NO_ERROR)

@@ -128,6 +128,9 @@ cdef int find_host(Request r) noexcept:
     if c.is_misled:
         r.keep_alive = False
         return PLAIN_ON_TLS
+    if r.head.version == 20 and not (<ServerTls>r.server.tls).is_h2:
+        r.status = 421                           # that server does not speak it (nginx)
+        return STATUS
     if c.tls is not None and r.server.tls is not None:
         refused = c.tls.client_fault(<ServerTls>r.server.tls)
         if refused:

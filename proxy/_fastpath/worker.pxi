@@ -198,38 +198,6 @@ cdef class Worker(Conductor):
         if self.n_clients == 0 and self.on_empty is not None:
             self.on_empty()
 
-    cdef Request new_request(self):
-        cdef Request r
-        if self.free_requests:
-            r = <Request>self.free_requests.pop()
-            r.begin(self, r.stream)
-        else:
-            r = Request.__new__(Request)
-            r.begin(self, H1Stream.__new__(H1Stream))
-        return r
-
-    cdef void free_request(self, Request r) noexcept:
-        cdef ClientStream s = <ClientStream>r.stream
-        self.drop_out(s)
-        if r.subs is not None:
-            drop_subs(r)
-        if r.asked != NULL:
-            leave(self.waiting, r)
-        if r.is_counted:
-            self.stats.writing -= 1
-        else:
-            self.stats.reading -= 1
-        r.end()
-        if s.is_multiplexed:
-            (<H2Stream>s).end()
-            if len(self.free_requests_h2) < MAX_POOLED:
-                self.free_requests_h2.append(r)
-            return
-        self.stats.waiting += 1
-        s.conn = None
-        if len(self.free_requests) < MAX_POOLED:
-            self.free_requests.append(r)
-
     # ---------------------------------------------------------------- scratch on its way out
 
     cdef inline void own_out(self, H1Stream s) noexcept:
@@ -626,7 +594,7 @@ cdef class Worker(Conductor):
         if r.location is not None:
             self.tell(r)
         (<ClientStream>r.stream).forget(r)
-        self.free_request(r)
+        free_request(self, r)
 
     # ---------------------------------------------------------------- the upstream's events
 

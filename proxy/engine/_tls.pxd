@@ -50,8 +50,7 @@ cdef class Tls:
     cdef uint8_t is_ended             # close_notify came
     cdef uint8_t is_broken
     cdef uint8_t is_rejected
-    cdef uint8_t has_alpn             # the client asked for a protocol by it
-    cdef uint8_t is_h2                # and this one was chosen
+    cdef uint8_t is_h2                # ALPN chose HTTP/2
     cdef uint8_t is_finished          # we sent close_notify
 
     # Bytes in `plain`; -1: broken, but `sealed` may hold an alert that should still go out.

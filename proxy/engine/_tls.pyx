@@ -114,7 +114,6 @@ cdef int choose_protocol(
     if SSL_select_next_proto(<unsigned char**>out, out_n, <const unsigned char*>names,
                              <unsigned int>len(names), offered, n) != OPENSSL_NPN_NEGOTIATED:
         return SSL_TLSEXT_ERR_ALERT_FATAL
-    tls.has_alpn = True
     tls.is_h2 = out_n[0] == 2
     return SSL_TLSEXT_ERR_OK
 

@@ -68,6 +68,7 @@ cdef struct H2State:          # one open stream; its owner's memory
     uint8_t is_ended          # the client's END_STREAM came
     uint8_t is_answered       # ours went out
     uint8_t urgency
+    uint32_t window           # as wide as it was told to be
     uint32_t due              # bytes that the owner took, and no WINDOW_UPDATE gave back yet
     int64_t send_window
     int64_t recv_window
@@ -93,6 +94,7 @@ cdef struct Http2:
     uint32_t id
     H2State* s
     uint32_t code
+    uint32_t block_bytes      # of the head that was read last, as it came
     int fault
     Str piece
     bint is_end
@@ -145,6 +147,9 @@ cdef bint is_open(const Http2* c, const H2State* s) noexcept nogil
 
 # n bytes of a body were taken: the client may send as many more.
 cdef void give_window(Http2* c, H2State* s, uint32_t n) noexcept nogil
+
+# The client may have n bytes of a body on their way from now on, where that is more.
+cdef void widen_window(Http2* c, H2State* s, uint32_t n) noexcept nogil
 
 # Room for a header block of up to n bytes behind a frame head, then the block as frames; the
 # first one asks for 1 byte more (is_resized). NULL: no memory.

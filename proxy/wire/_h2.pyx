@@ -166,7 +166,7 @@ cdef void open_stream(Http2* c, H2State* s, void* owner, int64_t length) noexcep
     s.is_answered = False
     s.due = 0
     s.send_window = c.peer_window
-    s.recv_window = c.window
+    s.recv_window = s.window = c.window
     s.left = length
     s.next = c.buckets[i]
     c.buckets[i] = s
@@ -248,10 +248,17 @@ cdef inline void expect_updates(Http2* c) noexcept nogil:
 
 cdef void give_window(Http2* c, H2State* s, uint32_t n) noexcept nogil:
     s.due += n
-    if s.due * 2 >= c.window and s.due and not s.is_ended and is_open(c, s):
+    if s.due * 2 >= s.window and s.due and not s.is_ended and is_open(c, s):
         put_number(c, WINDOW_UPDATE, s.id, s.due)
         s.recv_window += s.due
         s.due = 0
+
+
+cdef void widen_window(Http2* c, H2State* s, uint32_t n) noexcept nogil:
+    if n > s.window and not s.is_ended and is_open(c, s):
+        put_number(c, WINDOW_UPDATE, s.id, n - s.window)
+        s.recv_window += n - s.window
+        s.window = n
 
 
 # ---------------------------------------------------------------- the beginning, the end
@@ -557,6 +564,7 @@ cdef H2Event begin_request(
 ) noexcept nogil:
     cdef int rc
     c.last_id = id
+    c.block_bytes = n
     rc = read_request_block(&c.table, p, n, room)
     if rc == BLOCK_WRONG:
         return broken(c, H2_COMPRESSION_ERROR)

@@ -227,6 +227,28 @@ def test_a_file_is_sent(headrace, tmp_path: Path) -> None:
         assert (response.status, response.body) == (206, body[10:20])
 
 
+def test_a_server_that_does_not_speak_it_is_another(headrace) -> None:
+    gateway = headrace(
+        "server { listen %%PORT%%; server_name a.test; http2 on; return 200 a; }"
+        "server { listen %%PORT%%; server_name b.test; return 200 b; }")
+    with H2Client(gateway.port) as client:
+        assert client.get("/").text == "a"
+        assert client.get("/", host="b.test").status == 421
+    assert gateway.get("/", Host="b.test").text == "b"
+
+
+def test_a_wrong_preface_is_answered_in_kind(proxy: Gateway) -> None:
+    assert proxy.raw(b"INVALID CONNECTION PREFACE\r\n\r\n")[-4:] == b"\0\0\0\1"
+    assert proxy.raw(b"GET / HTTP/3.7\r\n\r\n").startswith(b"HTTP/1.1 505 ")
+
+
+def test_request_length_is_of_the_frames(headrace) -> None:
+    gateway = headrace(
+        "server { listen %%PORT%%; http2 on; return 200 $request_length; }")
+    with H2Client(gateway.port) as client:
+        assert 4 < int(client.get("/").text) < 40
+
+
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("keys")

@@ -27,6 +27,7 @@ def request(number: int, flags: int = 5, block: bytes = b"") -> bytes:
 
 def rss_kib(gateway: Gateway) -> int:
     """Resident memory of the one worker."""
+    wait_for(gateway.workers)
     status = Path(f"/proc/{gateway.workers()[0]}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
 
@@ -139,6 +140,7 @@ def test_answers_that_are_not_read_hold_little_and_end(headrace, tmp_path: Path)
         "keepalive_requests 100000; server { listen %%PORT%%; http2 on; send_timeout 1s; "
         f"root {tmp_path}; location /here {{ return 200 here; }} }}"
     )
+    assert gateway.get("/here").status == 200
     before = rss_kib(gateway)
     with H2Client(gateway.port, window=0, takes=False) as bad, H2Client(gateway.port) as healthy:
         numbers = [bad.ask("/f") for _ in range(100)]

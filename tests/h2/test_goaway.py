@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 
 from gateway import wait_for
@@ -22,10 +23,14 @@ def slow(_: object) -> bytes:
 
 
 def test_a_reload_says_goaway_and_finishes(headrace, upstreams) -> None:
-    upstream = upstreams(slow)
-    gateway = headrace(
-        proxied(upstream, "location /here { return 200 here; }")
-    )
+    go_on = threading.Event()
+
+    def held(_: object) -> bytes:
+        go_on.wait(20)
+        return answer(b"held")
+
+    upstream = upstreams(held)
+    gateway = headrace(proxied(upstream, "location /here { return 200 here; }"))
     with H2Client(gateway.port) as client, H2Client(gateway.port) as idle:
         assert idle.get("/here").status == 200
         numbers = [client.ask("/") for _ in range(5)]
@@ -33,12 +38,18 @@ def test_a_reload_says_goaway_and_finishes(headrace, upstreams) -> None:
         gateway.signal(signal.SIGHUP)
         while client.parted is None:
             assert client.step()
+        assert client.parted.last_stream_id == 2**31 - 1
         late = client.ask("/here")                           # on its way when GOAWAY came
         assert client.read(late).status == 200
-        assert [client.read(n).body for n in numbers] == [b"slow"] * 5
-        assert idle.wait_closed() is not None
-        assert client.wait_closed() is not None
-    wait_for(lambda: gateway.get("/here").status == 200)
+        go_on.set()
+        assert [client.read(n).body for n in numbers] == [b"held"] * 5
+        parted = client.wait_closed()
+        assert parted is not None
+        assert parted.last_stream_id == late
+        parted = idle.wait_closed()
+        assert parted is not None
+        assert parted.last_stream_id == 1
+    assert gateway.get("/here").status == 200
 
 
 def test_quit_waits_for_streams(headrace, upstreams) -> None:
@@ -63,6 +74,16 @@ def test_keepalive_requests_is_said_by_goaway(headrace) -> None:
         parted = client.wait_closed()
         assert parted is not None
         assert (parted.error_code, parted.last_stream_id) == (0, 5)
+
+
+def test_keepalive_time_is_said_by_goaway(headrace) -> None:
+    gateway = headrace("keepalive_time 1s; server { listen %%PORT%%; http2 on; return 200 a; }")
+    with H2Client(gateway.port) as client:
+        assert client.get().status == 200
+        assert client.parted is None
+        time.sleep(1.1)
+        assert client.get().status == 200
+        assert client.wait_closed() is not None
 
 
 def test_an_idle_connection_ends(headrace) -> None:
