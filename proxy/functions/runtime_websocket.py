@@ -18,7 +18,8 @@ from headrace_runtime import BadRequest, scope_of
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 MESSAGE_BYTES = int(os.environ.get("MAX_MESSAGE_BYTES", 16 << 20))
-PING_S = 20.0  # of silence; a client that says nothing for as long again is gone
+# of silence, before a ping: it keeps the tunnel from being cut as idle; silent as long again: gone
+PING_S = float(os.environ.get("WEBSOCKET_PING_S", 20))
 CLOSE_S = 5.0  # for the client's own goodbye
 OPCODES = MORE, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 NORMAL, GOING_AWAY, BAD_FRAME, NO_CODE, CUT, BAD_TEXT, TOO_BIG, FAILED = (

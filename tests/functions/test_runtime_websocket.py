@@ -284,3 +284,23 @@ def test_a_replica_that_is_stopped_says_goodbye(running, tmp_path: Path) -> None
         client.sock.sendall(frame(8, struct.pack("!H", 1001)))
         assert it.process.wait(10) == 0
     assert b"Traceback" not in it.process.stderr.read()
+
+
+def test_who_is_silent_is_asked_and_given_up(running, tmp_path: Path) -> None:
+    it = running(WEBSOCKET_PING_S="0.2")
+    with (
+        WebSocketClient(it.connect(), "/?answers") as answers,
+        WebSocketClient(it.connect(), "/?silent") as silent,
+    ):
+        for _ in range(6):
+            ping = answers.hear()
+            assert isinstance(ping, Ping)
+            answers.say(ping.response())
+        assert ended(tmp_path, "silent")[0] == 1006
+        with pytest.raises(ConnectionError):
+            while True:
+                assert isinstance(silent.hear(), Ping)
+        answers.text("still here")
+        while isinstance(event := answers.hear(), Ping):
+            answers.say(event.response())
+        assert event == TextMessage("still here!")
