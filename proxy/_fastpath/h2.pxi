@@ -443,6 +443,7 @@ cdef class ClientH2:
     cdef bint is_unwritten
     cdef bint is_over             # broken, or gone: nothing goes out any more
     cdef bint is_parting          # nothing more is begun: close when the last stream is over
+    cdef bint is_awaited          # the rest of a frame, or of a head
     cdef bint is_warned           # GOAWAY was sent that still takes what is on its way
     cdef uint64_t counted_ms      # when resets and control frames were last set back
     cdef uint32_t n_live          # requests, those included whose stream is over already
@@ -460,7 +461,7 @@ cdef class ClientH2:
         cdef char* larger
         self.conn = conn
         self.w = conn.w
-        self.counted_ms = clock.now_ms
+        self.counted_ms = conn.idle_since_ms = clock.now_ms
         self.c.max_streams = at.h2_streams
         self.c.window = at.h2_preread
         self.c.max_block = s.head_bytes if s.head_bytes > FRAME_BYTES else FRAME_BYTES
@@ -521,10 +522,12 @@ cdef class ClientH2:
         if self.is_over:
             return
         if conn.held_n or self.c.block_id:
-            if self.n_live == 0 or conn.node.deadline_ms == 0:
+            if not self.is_awaited:              # its time limit begins once
+                self.is_awaited = True
                 set_deadline(self.w.wheel, conn, clock.now_ms + s.head_timeout_ms)
-        elif self.n_live and not conn.is_blocked:
-            conn.node.deadline_ms = 0
+        elif self.is_awaited:
+            self.is_awaited = False
+            self.time_idle()
         if self.c.out_n:
             self.will_write()
 
@@ -561,7 +564,8 @@ cdef class ClientH2:
         self.n_live += 1
         if self.n_live == 1:
             w.stats.waiting -= 1
-            conn.node.deadline_ms = 0
+            if not conn.is_blocked and not self.is_awaited:
+                conn.node.deadline_ms = 0
         open_stream(&self.c, &st.s, <void*>st, w.head.content_length if fault == 0 else -1)
         st.s.urgency = w.head_room.urgency
         r.head = w.head
@@ -595,6 +599,7 @@ cdef class ClientH2:
         """0, BLOCKED or CLIENT_GONE."""
         cdef ClientH1 conn = self.conn
         cdef size_t n = self.c.out_n
+        cdef bint was_blocked = conn is not None and conn.is_blocked
         cdef int rc
         if conn is None or conn.is_closing:
             forget_out(&self.c)
@@ -603,8 +608,7 @@ cdef class ClientH2:
             return conn.is_blocked
         rc = conn.write(self.c.out, n, NULL, 0)
         forget_out(&self.c)
-        if rc == 1:
-            conn.look_unsent()
+        if rc == 1 and not was_blocked:          # not anew for each frame that waits behind it
             set_deadline(self.w.wheel, conn, clock.now_ms + (
                 <Location>conn.listener.default_server.settings).send_timeout_ms)
         elif rc < 0:
@@ -698,12 +702,24 @@ cdef class ClientH2:
         self.w.stats.waiting += 1
         if self.is_over or self.conn is None or self.conn.state != C_H2:
             return
+        self.conn.idle_since_ms = clock.now_ms
         if self.is_parting:
             self.will_write()
-        elif not self.conn.is_blocked:
-            set_deadline(self.w.wheel, self.conn, clock.now_ms + (
-                PARTING_MS if self.w.is_quitting else (
-                    <Location>self.conn.listener.default_server.settings).keepalive_timeout_ms))
+        elif not self.is_awaited:
+            self.time_idle()
+
+    cdef void time_idle(self) noexcept:
+        """Nobody waits for bytes of the client but those of its next request: keepalive_timeout,
+        since the last one was answered."""
+        cdef ClientH1 conn = self.conn
+        if conn.is_blocked:
+            return
+        if self.n_live:
+            conn.node.deadline_ms = 0
+            return
+        set_deadline(self.w.wheel, conn, conn.idle_since_ms + (
+            PARTING_MS if self.w.is_quitting
+            else (<Location>conn.listener.default_server.settings).keepalive_timeout_ms))
 
     cdef void drop_streams(self) noexcept:
         """Nobody is there to be answered."""
@@ -752,7 +768,8 @@ cdef class ClientH2:
     cdef void on_drained(self) noexcept:
         if self.is_over:
             return
-        self.conn.node.deadline_ms = 0
+        self.is_awaited = False                  # what is awaited is timed from here on
+        self.time_idle()
         if self.first_waiting != NULL:
             self.send_waiting()
         self.will_write()

@@ -49,6 +49,7 @@ cdef enum Past:
 
 cdef enum:
     FIRST_OUT = 1024          # bytes of `out` to begin with
+    SPARE_STREAMS = 32        # cancelled ones, which upstreams may still be busy with
     MOST_UPDATES = 16384      # that may be saved up
     MAX_OUT = 8 << 20         # far above what the owner lets wait: a bound for all the same
 
@@ -508,7 +509,8 @@ cdef H2Event keep_part(Http2* c, const char* p, uint32_t n) noexcept nogil:
             return broken(c, H2_INTERNAL_ERROR)
         c.block = larger
         c.block_cap = c.block_n + n
-    memcpy(c.block + c.block_n, p, n)
+    if n:
+        memcpy(c.block + c.block_n, p, n)
     c.block_n += n
     return H2_DONE
 
@@ -576,6 +578,9 @@ cdef H2Event begin_request(
         return control(c)
     if c.n_open >= c.max_streams:                # §5.1.2
         return wrong_stream(c, id, NULL, H2_REFUSED_STREAM)
+    if c.n_open + c.n_resets >= c.max_streams + SPARE_STREAMS:
+        reset_id(c, id, H2_REFUSED_STREAM)
+        return control(c)
     expect_updates(c)
     c.id = id
     c.fault = rc

@@ -319,7 +319,8 @@ cdef int insert(HpackTable* t, const HpackField* f) noexcept nogil:
     e.value_n = f.value_n
     e.id = f.id
     e.notes = f.notes
-    memcpy(t.bytes + e.at, f.name, n)
+    if n:
+        memcpy(t.bytes + e.at, f.name, n)
     t.end_bytes += n
     t.n += 1
     t.size += n + ENTRY_BYTES

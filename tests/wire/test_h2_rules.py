@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import struct
 
+import fuzz_h2
 import h2.config
 import h2.connection
 import h2.events
@@ -326,3 +328,21 @@ def test_each_request_is_told_with_its_end():
         pair.client.send_data(1, piece, end_stream=piece == b"cdef", pad_length=7)
     pair.pump()
     assert joined(pair.told)[-1] == ("body", 1, b"abcdef", True)
+
+
+def test_cancelled_streams_count_on_for_a_while():
+    """Upstreams may be busy with them still: no more than 32 are begun beyond the others."""
+    asked = b"".join(request(i) + rules.reset(i) for i in range(1, 201, 2))
+    sent, events = run(PREFACE + SETTLED + asked, max_streams=5, max_resets=1000, max_control=1000)
+    assert len([event for event in events if event[0] == "head"]) == 37
+    assert outcome(sent) == RESET(199, rules.REFUSED)
+
+
+def test_the_saved_corpus_and_its_mutations():
+    corpus = fuzz_h2.saved()
+    assert len(corpus) > 150
+    chance = random.Random(3)
+    for data in corpus:
+        fuzz_h2.check(data, chance)
+    for _ in range(3000):
+        fuzz_h2.check(fuzz_h2.mutated(chance.choice(corpus), corpus, chance), chance)
