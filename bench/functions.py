@@ -551,6 +551,7 @@ def many(folder: Path, options: argparse.Namespace) -> dict[str, object]:
                     "annotations": {
                         "autoscaling.knative.dev/initial-scale": "0",
                         "autoscaling.knative.dev/window": "6s",
+                        "autoscaling.knative.dev/scale-to-zero-pod-retention-period": "0s",
                     },
                 },
             )
