@@ -74,6 +74,9 @@ from proxy.upstream._settings cimport (
     ProxySettings, keep_for_redirect, obey_accel, shape_answer, write_request_head,
 )
 from proxy.upstream._sticky cimport name_peer, pick_sticky
+from proxy.upstream._websocket cimport (
+    Tokens, WebSocketSettings, close_number, is_deflate, is_websocket, take_token,
+)
 from proxy.upstream.next_upstream cimport NEXT_403, NEXT_404, condition_of, may_retry
 from proxy.variables._variables cimport Template, evaluate, put_groups
 from proxy.wire._chunked cimport (
@@ -89,6 +92,10 @@ from proxy.wire._h2head cimport (
 from proxy.wire._h1answer cimport frame_answer, write_answer_head, write_trailers
 from proxy.wire._hpack cimport put_status
 from proxy.wire._proxy_protocol cimport PROXY_HEADER_MAX, ProxyHeader, read_proxy_header
+from proxy.wire._websocket cimport (
+    CLOSE_MOST, FRAME_HEAD, FRAME_MORE, FRAMES_OVER, HEAD_MOST, IN_HEAD, IN_PAYLOAD, PING_MOST,
+    WS_BINARY, WS_CONTINUATION, Frames, begin_frames, put_close, put_ping, read_websocket,
+)
 
 from _socket import SO_REUSEADDR, socket as borrow_socket
 
@@ -158,6 +165,7 @@ include "_fastpath/client.pxi"
 include "_fastpath/h2.pxi"
 include "_fastpath/pool.pxi"
 include "_fastpath/upstream.pxi"
+include "_fastpath/websocket.pxi"
 include "_fastpath/splice.pxi"
 include "_fastpath/pacing.pxi"
 include "_fastpath/idle.pxi"

@@ -18,6 +18,7 @@ DECLARING = (
     "proxy.content.ssi",
     "proxy.bodies.directives",
     "proxy.upstream.directives",
+    "proxy.upstream.websocket",
     "proxy.functions.directives",
     "proxy.functions.queue.directives",
     "proxy.observe.error_log",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from proxy.conf.inherit import Block
     from proxy.process.seat import Seat
 
+GOING_AWAY, SERVICE_RESTART = 1001, 1012  # what a WebSocket hears (registry of RFC 6455 §11.7)
 TABLE_LIMIT_S = 1.0  # for the controller, which may be starting itself
 
 
@@ -121,14 +122,16 @@ class Serving:
                 for listener, _ in self.accepting:
                     listener.empty()
             elif order == orders.QUIT:
-                self.quit()
+                self.quit(GOING_AWAY)
+            elif order == orders.REPLACED:
+                self.quit(SERVICE_RESTART)
             elif order == orders.REOPEN:
                 self.logs.reopen()
 
-    def quit(self) -> None:
+    def quit(self, leave_code: int) -> None:
         self.stop_accepting()
         self.worker.on_empty = self.loop.stop
-        self.worker.quit()
+        self.worker.quit(leave_code)
 
 
 def connections_of(model: Block) -> int:

@@ -604,9 +604,19 @@ cdef class ClientH1(Link):
         cdef UpstreamH1 u = self.tunnel
         if u is None or u.is_closing:
             return
+        if u.websocket is not None:
+            u.websocket.on_client()
+            u.websocket.carry(FROM_CLIENT, self, u, p, n)
+            return
         if u.write(p, n, NULL, 0) == 1:
             self.pause()
         u.on_tunnel_traffic()
+
+    cdef void part_tunnel(self) noexcept:
+        """The upstream is lost while the client has its Close still to read."""
+        if self.r is not None:
+            self.w.on_client_gone(self.r)
+        self.part()
 
     cdef void end_tunnel_timedout(self) noexcept:
         self.end_timedout(self.r is not None and self.r.location.reset_timedout)

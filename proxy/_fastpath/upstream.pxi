@@ -42,6 +42,7 @@ cdef class UpstreamH1(Link):
     cdef Request r
     cdef ProxySettings s
     cdef ClientH1 tunnel
+    cdef WebSocket websocket      # reads the frames of the tunnel; None: it is opaque
     cdef Splice splice            # moves a body at the moment, either way
     cdef PyObject* peer_next      # idle chain of the peer
     cdef PyObject* peer_prev
@@ -452,6 +453,9 @@ cdef class UpstreamH1(Link):
         if self.splice is not None:
             self.splice.close()
             self.splice = None
+        if self.websocket is not None:
+            self.websocket.finish()
+            self.websocket = None
         forget_idle(self.w, self)
         self.state = U_OVER
         self.r = None
@@ -506,7 +510,10 @@ cdef class UpstreamH1(Link):
             self.state = U_OVER
             if c is not None:
                 c.tunnel = None
-                c.close()
+                if self.websocket is not None and self.websocket.is_ending:
+                    c.part_tunnel()
+                else:
+                    c.close()
         elif self.state == U_BODY and self.kind == BODY_UNTIL_CLOSE and self.r is not None:
             self.lose(UPSTREAM_CUT)
         elif self.r is not None:
@@ -575,11 +582,14 @@ cdef class UpstreamH1(Link):
 
     cdef void from_tunnel(self, const char* p, uint32_t n) noexcept:
         cdef ClientH1 c = self.tunnel
-        self.on_tunnel_traffic()
         if c is None:
             return
         if c.r is not None:
             c.r.sent_body += n
+        if self.websocket is not None:
+            self.websocket.carry(FROM_UPSTREAM, self, c, p, n)
+            return
+        self.on_tunnel_traffic()
         if c.write(p, n, NULL, 0) == 1:
             self.pause()
 

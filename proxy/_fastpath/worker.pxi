@@ -180,9 +180,10 @@ cdef class Worker(Conductor):
                 c.h2.part()
                 return
 
-    def quit(self):
+    def quit(self, uint16_t leave_code=GOING_AWAY):
         """Finish what is under way, take nothing new. A connection that was busy a moment ago may
-        have its next request on the way: that one is answered with Connection: close."""
+        have its next request on the way: that one is answered with Connection: close.
+        leave_code: what WebSockets hear whose frames are read."""
         cdef PyObject* at = self.clients
         cdef ClientH1 c
         self.is_quitting = True
@@ -194,6 +195,8 @@ cdef class Worker(Conductor):
                 c.idle_until(PARTING_MS)
             elif c.state == C_H2:
                 c.h2.warn()
+            elif c.state == C_TUNNEL:
+                leave_tunnel(c, leave_code)
         self.settle()
         if self.n_clients == 0 and self.on_empty is not None:
             self.on_empty()
@@ -667,7 +670,7 @@ cdef class Worker(Conductor):
             self.fail(r, rc)
             return
         if r.status == 101:
-            self.upgrade(r, u)
+            upgrade(self, r, u)
             return
         r.stage = S_RELAY
         take_rate(r)
@@ -681,19 +684,6 @@ cdef class Worker(Conductor):
             rc = r.stream.send_head(r)
         if rc < 0:
             self.fail(r, rc)
-
-    cdef void upgrade(self, Request r, UpstreamH1 u) noexcept:
-        cdef ClientH1 c = (<ClientStream>r.stream).conn
-        r.is_upgraded = True
-        r.keep_alive = False
-        r.is_done = True                         # what follows is no answer any more
-        if dress(r) < 0 or r.stream.send_head(r) < 0:
-            self.fail(r, NO_MEMORY)
-            return
-        r.stream.flush(r)
-        u.begin_tunnel(c, r)
-        u.on_tunnel_traffic()
-        r.keep_answer()
 
     cdef void relay(self, Request r, UpstreamH1 u, const char* p, size_t n) noexcept:
         """A piece of the answer's body goes to the client, or waits for it."""

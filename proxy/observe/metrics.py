@@ -16,6 +16,10 @@ HELP = {
     "headrace_limit_conn_requests_total": "Requests by zone and decision of limit_conn.",
     "headrace_upstream_peer_requests_total": "Requests sent to a peer.",
     "headrace_upstream_peer_fails_total": "Requests that a peer failed.",
+    "headrace_websockets": "WebSockets that are open and inspected.",
+    "headrace_websocket_messages_total": "Messages that passed, by who sent them.",
+    "headrace_websocket_bytes_total": "Bytes of messages, as they are sent, by who sent them.",
+    "headrace_websocket_closes_total": "Ends by the code of the first Close; 1006: without one.",
     "headrace_function_refused_total": "Requests that a limit of their function refused.",
 }
 ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from proxy.conf.report import ConfError
 from proxy.observe.error_log import ALERT, EMERG, NOTICE, ErrorLog
 from proxy.process import _kernel
-from proxy.process.seat import QUIT, REOPEN, TERMINATE, Seat
+from proxy.process.seat import QUIT, REOPEN, REPLACED, TERMINATE, Seat
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -66,7 +66,7 @@ class Child:
 
     def tell(self, order: str) -> None:
         """Give an order; a child that died meanwhile does not mind."""
-        if order in (QUIT, TERMINATE):
+        if order in (QUIT, REPLACED, TERMINATE):
             self.is_leaving = True
         if self.control is not None:
             with contextlib.suppress(OSError):

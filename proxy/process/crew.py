@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from proxy.observe.error_log import ALERT, DEBUG, NOTICE
 from proxy.process import zones
 from proxy.process.children import CONTROLLER, NEW_BINARY, WORKER, Child, give_birth
-from proxy.process.seat import EMPTY, QUIT, READY, RELOAD, REOPEN, TERMINATE, Seat
+from proxy.process.seat import EMPTY, QUIT, READY, RELOAD, REOPEN, REPLACED, TERMINATE, Seat
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -189,7 +189,7 @@ class Crew:
         for child in self.workers:
             if child.generation is not self.generation and not child.is_leaving:
                 if child.number < count:
-                    self.dismiss(child)
+                    self.dismiss(child, REPLACED)
                 else:
                     child.is_retiring = True
         self.timers.add(CLOSE_AFTER_S, self._close_unwanted)
@@ -212,7 +212,7 @@ class Crew:
             return
         for child in self.workers:
             if child.is_retiring and not child.is_leaving:
-                self.dismiss(child)
+                self.dismiss(child, REPLACED)
         self.timers.add(CLOSE_AFTER_S, lambda: self._give_up(generation))
 
     def _give_up(self, generation: Generation) -> None:
@@ -220,11 +220,11 @@ class Crew:
             self.sockets.give_up(generation.workers)
 
     # -- deaths ---------------------------------------------------------------------------------
-    def dismiss(self, child: Child) -> None:
+    def dismiss(self, child: Child, order: str = QUIT) -> None:
         """Tell `child` to leave in good order; with worker_shutdown_timeout not for ever."""
         if child.is_leaving:
             return
-        child.tell(QUIT)
+        child.tell(order)
         limit_ms = child.generation.model.get("worker_shutdown_timeout")
         if limit_ms and child.kind == WORKER:
             self.timers.add(limit_ms / 1000, lambda: self._insist(child))
@@ -243,6 +243,11 @@ class Crew:
     def dismiss_workers(self) -> None:
         for child in self.workers:
             self.dismiss(child)
+
+    def retire_workers(self) -> None:
+        """The workers of a new executable serve."""
+        for child in self.workers:
+            self.dismiss(child, REPLACED)
 
     def empty(self) -> None:
         """Workers accept who has connected: sockets that close reset whoever is in their queue."""

@@ -347,7 +347,7 @@ class Master:
 
     def _retire(self) -> None:
         self._is_retired = True
-        self.crew.dismiss_workers()
+        self.crew.retire_workers()
         controller = self.crew.controller
         if controller is not None:
             controller.tell("q")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EMPTY = "e"  # accept who waits in the queues, then no more: nobody comes after us
 QUIT = "q"  # finish what is running, then leave
+REPLACED = "p"  # the same, for another one has this place now
 TERMINATE = "t"  # leave now
 REOPEN = "r"  # open the logs anew
 RELOAD = "h"  # controller alone: there is a new conf, `Seat.load` has it
@@ -96,13 +97,14 @@ class Seat:
         except OSError:
             data = b""
         orders = data.decode("ascii", "replace") or QUIT
+        is_quit = QUIT in orders or REPLACED in orders
         if REOPEN in orders:
             self.reopen_log()
         if TERMINATE in orders:
             self.error_log.write(NOTICE, "exiting")
-        elif QUIT in orders:
+        elif is_quit:
             if self._is_leaving:
-                return orders.replace(QUIT, "")
+                return orders.replace(QUIT, "").replace(REPLACED, "")
             self._is_leaving = True
             self.error_log.write(NOTICE, "gracefully shutting down")
             who = "controller" if self.number < 0 else "worker"

@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from proxy.base._request cimport Request
 from proxy.base.span cimport Str
 from proxy.upstream._balance cimport Peer, Upstream
+from proxy.upstream._websocket cimport WebSocketSettings
 from proxy.variables._variables cimport Template
 
 
@@ -40,6 +41,7 @@ cdef class ProxySettings:
     cdef public bint passes_trailers
     cdef public bint intercepts           # proxy_intercept_errors
     cdef public bint ignores_abort
+    cdef public WebSocketSettings websocket  # None: an upgraded connection is opaque
     cdef public bint passes_upgrade       # function_pass: an upgrade goes through by itself
     cdef public bint tells_timing         # function_pass: server_timing
     cdef public uint32_t connect_ms

@@ -18,6 +18,7 @@ from proxy.upstream.servers import (
     resolve,
     system_addresses,
 )
+from proxy.upstream.websocket import freeze_websocket
 from proxy.variables._variables import compile as compile_text
 from proxy.variables.freeze import put_size
 
@@ -164,6 +165,7 @@ class Upstreams:
         put_size(s, "limit_rate", get("proxy_limit_rate"), block)
         s.redirects = freeze_redirects(block, target)
         s.cookie_rules = freeze_cookies(block)
+        s.websocket = freeze_websocket(block)
         self.freeze_fields(block, s)
         return s
 

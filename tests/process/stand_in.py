@@ -41,7 +41,7 @@ class Answerer:
         for order in self.seat.take_orders():
             if order == "t":
                 self.finish()
-            elif order == "q":
+            elif order in ("q", "p"):
                 self.is_leaving = True
                 for server in self.servers:
                     server.close()
