@@ -170,7 +170,8 @@ cdef class ClientH1(Link):
             self.h2.take(p, n)
             return
         if self.state == C_IDLE and self.r is None:
-            if self.listener.is_h2 and self.client.requests == 0 and self.begin_h2(p, n):
+            if self.listener.is_h2 and self.client.requests == 0 and not self.is_misled and (
+                    self.begin_h2(p, n)):
                 return
             self.is_pipelined = False
         if self.state == C_TUNNEL:

@@ -363,8 +363,9 @@ cdef class H2Stream(ClientStream):
         r.is_body_read = True
         if r.head.flags & H_EXPECT_CONTINUE and self.held_n == 0 and not self.is_end_held:
             self.send_interim(r, 100)
-        if holds_body(r) and not 0 <= r.head.content_length <= <int64_t>self.s.window:
-            widen_window(&self.h2.c, &self.s, READ_BYTES)    # what comes is taken at once
+        if not 0 <= r.head.content_length <= <int64_t>self.s.window:
+            # a body that is held is taken at once, as much as comes
+            widen_window(&self.h2.c, &self.s, READ_BYTES if holds_body(r) else FIRST_WINDOW)
             self.h2.will_write()
         set_deadline(self.h2.w.wheel, self.timer, clock.now_ms + r.location.body_timeout_ms)
         self.want_body(r, True)

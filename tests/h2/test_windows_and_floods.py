@@ -262,3 +262,48 @@ def test_a_body_that_does_not_come(headrace, upstream: Recorder) -> None:
         assert client.get("/").status == 200
         assert client.read(silent).status == 408
         assert client.get("/").status == 200
+
+
+@pytest.mark.parametrize("buffering", ["on", "off"])
+def test_no_body_is_read_before_it_is_wanted(headrace, upstream: Recorder, buffering: str) -> None:
+    gateway = headrace(proxied(
+        upstream, f"http2_body_preread_size 0; proxy_request_buffering {buffering};"))
+    with H2Client(gateway.port) as client:
+        client.step()
+        assert client.h2.remote_settings.initial_window_size == 0
+        assert client.get("/", method="POST", body=b"x" * 300_000).status == 200
+    assert upstream.last.body == b"x" * 300_000
+
+
+def test_the_more_urgent_goes_first(headrace, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(bytes(30_000))
+    gateway = headrace(f"server {{ listen %%PORT%%; http2 on; root {tmp_path}; }}")
+    with H2Client(gateway.port, takes=False) as client:
+        eater = client.ask("/f")                             # half of the connection's window …
+        also = client.ask("/f")
+        numbers = [client.ask("/f", fields=[("priority", f"u={u}")]) for u in (6, 3, 0, 5)]
+        while sum(len(it.body) for it in client.responses.values()) < 65535:
+            assert client.step()
+        assert len(client.responses[eater].body) == len(client.responses[also].body) == 30_000
+        order: list[int] = []
+        while len(order) < 4:                                # and then a little at a time
+            client.h2.increment_flow_control_window(10_000)
+            client.flush()
+            client.step()
+            order += [n for n in numbers if client.responses[n].is_whole and n not in order]
+    first = numbers[0]                                       # the last of the window was its
+    assert [n for n in order if n != first] == [numbers[2], numbers[1], numbers[3]]
+
+
+def test_limit_rate_paces_each_stream(headrace, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(bytes(30_000))
+    gateway = headrace(
+        f"server {{ listen %%PORT%%; http2 on; root {tmp_path}; limit_rate 10k; "
+        "location /free { limit_rate 0; return 200 free; } }"
+    )
+    with H2Client(gateway.port) as client:
+        slow = [client.ask("/f"), client.ask("/f")]
+        assert client.get("/free").text == "free"
+        assert not any(client.responses[n].is_whole for n in slow)
+        for number in slow:
+            assert client.read(number).body == bytes(30_000)
