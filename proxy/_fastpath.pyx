@@ -67,7 +67,7 @@ from proxy.routing._names cimport Names, find_server, read_host
 from proxy.routing._rewrite cimport REWRITE_AGAIN, REWRITE_STATUS, Program, run as run_rewrite
 from proxy.routing._uri cimport Uri, read_inner_uri, read_uri
 from proxy.upstream._balance cimport (
-    PEER_FAILED, PEER_NEXT, PEER_OK, Outcome, Peer, Tried, Upstream, on_released, pick,
+    PEER_FAILED, PEER_NEXT, PEER_OK, Outcome, Peer, Tried, Upstream, has_busy, on_released, pick,
     refund_try, start_tries, unmark_tried,
 )
 from proxy.upstream._settings cimport (
@@ -96,6 +96,8 @@ from proxy.wire._websocket cimport (
     CLOSE_MOST, FRAME_HEAD, FRAME_MORE, FRAMES_OVER, HEAD_MOST, IN_HEAD, IN_PAYLOAD, PING_MOST,
     WS_BINARY, WS_CONTINUATION, Frames, begin_frames, put_close, put_ping, read_websocket,
 )
+
+from collections import deque
 
 from _socket import SO_REUSEADDR, socket as borrow_socket
 
@@ -159,6 +161,7 @@ cdef inline int status_of(int fault) noexcept:
 
 
 include "_fastpath/telling.pxi"
+include "_fastpath/line.pxi"
 include "_fastpath/listener.pxi"
 include "_fastpath/stream.pxi"
 include "_fastpath/client.pxi"

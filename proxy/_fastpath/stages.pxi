@@ -437,6 +437,8 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
             return wait_for_replica(w, r)
         if is_copy(r):
             (<Version>r.version).cell.copies += 1
+    elif u.queue is not None and comes_before(u, r):
+        return stand_in_line(w, r, u)
     elif u.sticky is not None:
         p = pick_sticky(u, r, t, clock.now_ms)
     if p is None:
@@ -446,6 +448,8 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
         if rc < 0:
             on_released(u, p, NULL, PEER_OK, clock.now_ms)
             return rc
+    if p is None and u.queue is not None and has_busy(u, clock.now_ms):
+        return stand_in_line(w, r, u)
     if p is None:
         r.add_attempt(of_bytes(u.name))
         return NO_LIVE_UPSTREAM

@@ -30,6 +30,7 @@ cdef inline void give_peer(UpstreamH1 u, Tried* t, Outcome outcome) noexcept:
     """The request is over at this peer; once for each that was picked."""
     if u.peer.replica is None:
         on_released(u.upstream, u.peer, t, outcome, clock.now_ms)
+        call_line(u.w, u.upstream)
     else:
         give_replica(<Replica>u.peer.replica, t, outcome, &u.taken)
 

@@ -32,6 +32,7 @@ cdef class Worker(Conductor):
     cdef list free_requests
     cdef list free_requests_h2
     cdef list later               # H2Streams that have something to do when all others are done
+    cdef list lines               # of upstreams that have room again
     cdef PyObject* unwritten      # ClientH2s whose frames wait for the end of the turn
     cdef HeadRoom head_room       # where requests of HTTP/2 are read to
     cdef Head head
@@ -62,6 +63,7 @@ cdef class Worker(Conductor):
         self.answer_fields = <Field*>malloc(self.cap_fields * sizeof(Field))
         self.free_requests, self.free_requests_h2, self.copies = [], [], set()
         self.later = []
+        self.lines = []
         self.stats = &nobody_counts
         if (self.spilled == NULL or self.out == NULL or self.ask == NULL
                 or self.fields == NULL or self.answer_fields == NULL):
@@ -267,13 +269,16 @@ cdef class Worker(Conductor):
         cdef UpstreamH1 u
         cdef H1Stream s
         cdef ClientH1 c
-        while self.held_of is not None or self.ask_n or self.out_n or len(self.later):
+        while self.held_of is not None or self.ask_n or self.out_n or len(self.later) or (
+                len(self.lines)):
             c = self.held_of
             self.held_of = None
             if c is not None and not c.is_closing:
                 c.run_held()
             while len(self.later):
                 (<H2Stream>self.later.pop()).go_on()
+            while len(self.lines):
+                (<Line>self.lines.pop()).go_on()
             if self.ask_n:
                 u = self.ask_of
                 self.ask_of = None

@@ -116,6 +116,8 @@ cdef class Upstream:
     cdef public object key             # hash: text with variables; the plan compiles it
     cdef public object compiled_key    # the plan's
     cdef public object sticky          # _sticky.StickyCookie or StickyKey, or None
+    cdef public object queue           # words.Queue, or None: who finds no free peer fails
+    cdef object line                   # the conductor's: who waits
     cdef dict known                    # sticky_id → Peers, of the generation below
     cdef uint32_t known_generation
     cdef Zone zone                     # None: state is private
@@ -140,6 +142,9 @@ cdef void start_tries(Upstream u, Tried* t, uint32_t limit) noexcept
 # the hash key, or the client's raw address (4 or 16 bytes, none for a Unix socket)
 # under ip_hash; the other methods read none.
 cdef Peer pick(Upstream u, Tried* t, const char* key, uint32_t n, uint64_t now_ms)
+
+# Is there a peer that would be asked if it had not max_conns already?
+cdef bint has_busy(Upstream u, uint64_t now_ms) noexcept
 
 # The same for the peer of that sticky_id; None: it may not be asked (again).
 cdef Peer pick_known(Upstream u, Tried* t, Str id, uint64_t now_ms)

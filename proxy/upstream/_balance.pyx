@@ -451,6 +451,14 @@ cdef inline bint may_take(PeerCore* c, uint64_t now_ms) noexcept nogil:
     return not (c.max_conns and c.state.conns >= c.max_conns)
 
 
+cdef inline bint is_busy(PeerCore* c, uint64_t now_ms) noexcept nogil:
+    """At max_conns, and nothing else is against it."""
+    if c.is_down or not c.max_conns or c.state.conns < c.max_conns:
+        return False
+    return not (c.max_fails and c.state.fails >= c.max_fails
+                and <int64_t>(now_ms - c.state.checked_ms) <= <int64_t>c.fail_timeout_ms)
+
+
 cdef inline void add_weight(PeerState* s, int32_t weight) noexcept nogil:
     s.current_weight += s.effective_weight
     if s.effective_weight < weight:
@@ -774,6 +782,17 @@ cdef Peer pick_alike(Upstream u, Tried* t, Str key, uint64_t now_ms):
         unlock(u)
         return None
     return take_locked(u, chosen(best, t, now_ms))
+
+
+cdef bint has_busy(Upstream u, uint64_t now_ms) noexcept:
+    cdef uint32_t i
+    for i in range(u.primary.n):
+        if is_busy(u.primary.rows[i], now_ms):
+            return True
+    for i in range(u.backup.n):
+        if is_busy(u.backup.rows[i], now_ms):
+            return True
+    return False
 
 
 cdef void on_released(Upstream u, Peer p, Tried* t, Outcome outcome, uint64_t now_ms) noexcept:

@@ -52,6 +52,7 @@ from proxy.upstream.servers import (
     read_zone,
 )
 from proxy.upstream.sticky import read_sticky
+from proxy.upstream.words import read_queue
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
@@ -219,6 +220,12 @@ directive(
     syntax="address [weight=N] [max_fails=N] [fail_timeout=time] [max_conns=N] [backup] [down] "
     "[resolve]",
     doc="One server of the group, or all addresses of a name.",
+)
+directive(
+    "queue", UPSTREAM, read=read_queue, least=1, most=3, inherit=False,
+    syntax="[size=NUMBER] [bytes=SIZE] [wait=TIME]",
+    doc="How many requests of a worker may wait while all servers are at max_conns, what is held "
+    "of them, and how long.",
 )
 directive(
     "keepalive", UPSTREAM, read=read_keepalive, most=2, default="32 local", inherit=False,

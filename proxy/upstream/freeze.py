@@ -83,6 +83,7 @@ class Upstreams:
             sticky = block.own("sticky")
             if sticky is not None:
                 upstream.sticky = make_sticky(sticky, block)
+            upstream.queue = block.own("queue")
             key = upstream.name.decode().lower()
             self.named[key] = upstream
             self.settings[key] = settings
