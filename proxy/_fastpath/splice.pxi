@@ -4,58 +4,11 @@
 # and nothing waits in the sink. Meanwhile the two Links give their events to the Splice:
 # the source's bytes, or the sink's room, never both, or one of them would spin.
 
-cdef extern from "<fcntl.h>" nogil:
-    enum:
-        SPLICE_F_MOVE
-        SPLICE_F_NONBLOCK
-        SPLICE_F_MORE
-        F_SETPIPE_SZ
-        O_NONBLOCK
-        O_CLOEXEC
-    ssize_t c_splice "splice"(int, long long*, int, long long*, size_t, unsigned int)
-    int fcntl(int, int, ...)
-
-cdef extern from "<unistd.h>" nogil:
-    int pipe2(int*, int)
-    ssize_t c_read "read"(int, void*, size_t)
-
 cdef enum:
     SPLICE_LEAST = 64 * 1024
-    PIPE_BYTES = 1 << 20
-    PIPES_MAX = 256               # open at once; without one the body is copied
     TURN_BYTES = 8 << 20          # moved in one turn of the loop, then others have theirs
     KEEP_UP_MS = 250              # a client keeps up while it takes KEEP_UP_BYTES in this time;
     KEEP_UP_BYTES = 4 << 20       # one that does not gets a buffered answer from the spool
-
-cdef int[64] kept_pipes           # read ends and write ends of empty pipes
-cdef int n_kept_pipes = 0
-cdef int n_pipes = 0
-
-
-cdef bint take_pipe(int* ends) noexcept:
-    global n_kept_pipes, n_pipes
-    if n_kept_pipes:
-        n_kept_pipes -= 2
-        ends[0] = kept_pipes[n_kept_pipes]
-        ends[1] = kept_pipes[n_kept_pipes + 1]
-        return True
-    if n_pipes >= PIPES_MAX or pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0:
-        return False
-    fcntl(ends[1], F_SETPIPE_SZ, <int>PIPE_BYTES)
-    n_pipes += 1
-    return True
-
-
-cdef void give_pipe(int* ends, bint is_empty) noexcept:
-    global n_kept_pipes, n_pipes
-    if is_empty and n_kept_pipes < 64:
-        kept_pipes[n_kept_pipes] = ends[0]
-        kept_pipes[n_kept_pipes + 1] = ends[1]
-        n_kept_pipes += 2
-    else:
-        c_close(ends[0])
-        c_close(ends[1])
-        n_pipes -= 1
 
 
 @final
@@ -151,8 +104,7 @@ cdef class Splice(Diversion):
                 want = PIPE_BYTES - self.in_pipe
                 if self.left < <int64_t>want:
                     want = <size_t>self.left
-                n = c_splice(self.source.fd, NULL, self.ends[1], NULL, want,
-                             SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
+                n = move_bytes(self.source.fd, self.ends[1], want, False)
                 if n > 0:
                     self.left -= n
                     self.in_pipe += <size_t>n
@@ -160,23 +112,22 @@ cdef class Splice(Diversion):
                 elif n == 0:
                     self.lose_source()
                     return
-                elif errno == EAGAIN:
+                elif n == -EAGAIN:
                     is_dry = True
-                elif errno != EINTR:
+                elif n != -EINTR:
                     self.lose_source()
                     return
             if self.in_pipe:
-                n = c_splice(self.ends[0], NULL, self.sink.fd, NULL, self.in_pipe,
-                             SPLICE_F_MOVE | SPLICE_F_NONBLOCK
-                             | (SPLICE_F_MORE if self.left and not is_dry else 0))
+                n = move_bytes(self.ends[0], self.sink.fd, self.in_pipe,
+                               self.left != 0 and not is_dry)
                 if n > 0:
                     self.in_pipe -= <size_t>n
                     moved += n
                     self.count_out(n)
-                elif n < 0 and errno == EAGAIN:
+                elif n == -EAGAIN:
                     is_full = True
                     break
-                elif n < 0 and errno != EINTR:
+                elif n < 0 and n != -EINTR:
                     self.lose_sink()
                     return
             elif is_dry:

@@ -2,9 +2,12 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
+from proxy.base._client cimport Address
+
 
 cdef enum:
     PROXY_HEADER_MAX = 4096       # nginx; version 1 has 107 at most
+    PROXY_WRITE_MAX = 128
 
 
 cdef struct ProxyHeader:
@@ -19,3 +22,8 @@ cdef struct ProxyHeader:
 
 # Bytes of the header, 0: more must come, -1: this is none.
 cdef int read_proxy_header(const char* p, uint32_t n, ProxyHeader* out) noexcept
+
+# Write the header of `version` (1 or 2) for a connection from source to target; bytes, at most
+# PROXY_WRITE_MAX.
+cdef uint32_t write_proxy_header(int version, const Address* source, const Address* target,
+                                 char* out) noexcept

@@ -1,6 +1,11 @@
-# Reads the PROXY header (haproxy's proxy-protocol.txt §2.1, §2.2); nothing of it is trusted.
+# Reads and writes the PROXY header (haproxy's proxy-protocol.txt §2.1, §2.2); nothing that is
+# read is trusted.
 
+from libc.stdio cimport snprintf
 from libc.string cimport memchr, memcmp, memcpy, memset, strlen
+
+from proxy.base._client cimport read_address
+from proxy.base.span cimport of_bytes
 
 cdef extern from "<arpa/inet.h>" nogil:
     enum:
@@ -132,6 +137,46 @@ cdef void write_ip(const uint8_t* raw, uint32_t size, char* out, uint8_t* n) noe
     inet_ntop(AF_INET if size == 4 else AF_INET6, raw, text, 64)
     n[0] = <uint8_t>strlen(text)
     memcpy(out, text, n[0])
+
+
+cdef uint32_t write_proxy_header(int version, const Address* source, const Address* target,
+                                 char* out) noexcept:
+    """Unix sockets have no addresses that anybody could use: UNKNOWN, LOCAL."""
+    cdef uint32_t each = source.binary_n
+    cdef bint is_known = each != 0 and target.binary_n == each
+    if version == 1:
+        if not is_known:
+            memcpy(out, b"PROXY UNKNOWN\r\n", 15)
+            return 15
+        return <uint32_t>snprintf(
+            out, PROXY_WRITE_MAX, "PROXY TCP%d %.*s %.*s %u %u\r\n", 4 if each == 4 else 6,
+            <int>source.text_n, source.text, <int>target.text_n, target.text,
+            <unsigned int>source.port, <unsigned int>target.port)
+    memcpy(out, SIGNATURE, 12)
+    out[12] = <char>(0x21 if is_known else 0x20)             # version 2; PROXY or LOCAL
+    out[13] = <char>((0x11 if each == 4 else 0x21) if is_known else 0)   # over a stream
+    out[14] = 0
+    out[15] = <char>(each * 2 + 4 if is_known else 0)
+    if not is_known:
+        return FIXED
+    memcpy(out + FIXED, source.binary, each)
+    memcpy(out + FIXED + each, target.binary, each)
+    out += FIXED + each * 2
+    out[0] = <char>(source.port >> 8)
+    out[1] = <char>(source.port & 255)
+    out[2] = <char>(target.port >> 8)
+    out[3] = <char>(target.port & 255)
+    return FIXED + each * 2 + 4
+
+
+def write(int version, bytes source, bytes target):
+    """The header for addresses as text, with ports (`[::1]:80`). ValueError: they are none."""
+    cdef Address a
+    cdef Address b
+    cdef char[PROXY_WRITE_MAX] room
+    if read_address(of_bytes(source), &a) < 0 or read_address(of_bytes(target), &b) < 0:
+        raise ValueError("no addresses")
+    return room[:write_proxy_header(version, &a, &b, room)]
 
 
 def read(bytes data):

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from proxy.wire._proxy_protocol import read
+from proxy.wire._proxy_protocol import read, write
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
@@ -63,3 +63,19 @@ def test_header_is_read_at_every_split(name: str) -> None:
 def test_what_is_none_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="PROXY"):
         read(BAD[name])
+
+
+@pytest.mark.parametrize(
+    ("version", "source", "target", "expected"),
+    [
+        (1, b"192.0.2.1:1234", b"192.0.2.2:80", GOOD["v1 four"][0]),
+        (1, b"[2001:db8::1]:1", b"[2001:db8::2]:65535", GOOD["v1 six"][0]),
+        (1, b"unix:", b"unix:", GOOD["v1 unknown"][0]),
+        (1, b"192.0.2.1:1", b"[::1]:2", GOOD["v1 unknown"][0]),
+        (2, b"192.0.2.1:1234", b"192.0.2.2:80", binary(1, 0x11, FOUR)),
+        (2, b"[2001:db8::1]:1", b"[2001:db8::2]:65535", binary(1, 0x21, SIX)),
+        (2, b"unix:", b"unix:", binary(0, 0, b"")),
+    ],
+)
+def test_header_is_written(version: int, source: bytes, target: bytes, expected: bytes) -> None:
+    assert write(version, source, target) == expected
