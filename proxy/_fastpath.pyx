@@ -35,6 +35,7 @@ from proxy.content._settings cimport ContentSettings, type_of
 from proxy.content._ssi cimport SsiSettings, begin_ssi
 from proxy.engine._accept cimport Acceptor
 from proxy.engine._link cimport READ_BYTES, Diversion, Link, read_buffer
+from proxy.engine._pipe cimport PIPE_BYTES, give_pipe, move_bytes, take_pipe
 from proxy.engine._tls cimport Door, Session, Tls, begin_client, begin_server, plain
 from proxy.engine._tls_context cimport ServerTls
 from proxy.engine._watch cimport FAILED, READABLE, WRITABLE, at_turn_end, is_in_turn
@@ -177,4 +178,5 @@ include "_fastpath/subrequest.pxi"
 include "_fastpath/copies.pxi"
 include "_fastpath/answers.pxi"
 include "_fastpath/waking.pxi"
+include "_fastpath/room.pxi"
 include "_fastpath/worker.pxi"

@@ -19,6 +19,7 @@ DECLARING = (
     "proxy.bodies.directives",
     "proxy.upstream.directives",
     "proxy.upstream.websocket",
+    "proxy.stream.directives",
     "proxy.functions.directives",
     "proxy.functions.queue.directives",
     "proxy.observe.error_log",

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import proxy.engine._tls_variables  # noqa: F401  (declares $ssl_…)
 from proxy._fastpath import Listener
+from proxy._session import StreamListener
 from proxy.base._pcre import set_limits
 from proxy.base._request import Location, Server
 from proxy.base._shm import Zone
+from proxy.conf.directive import STREAM_SERVER
 from proxy.conf.inherit import only_grows
 from proxy.conf.report import ConfError
 from proxy.content import freeze as content_freeze
@@ -43,13 +45,15 @@ from proxy.routing._names import host_of
 from proxy.routing.location import add_hidden, build_tree, patterns_of
 from proxy.routing.rewrite import compile_rewrite
 from proxy.routing.server_name import build_names, names_of
+from proxy.stream import freeze as stream_freeze
+from proxy.stream._preread import tell_tls_names
 from proxy.upstream import freeze as upstream_freeze
 from proxy.upstream._balance import Peer, Upstream
 from proxy.upstream.servers import pack_unix
 from proxy.variables._variables import adopt
 from proxy.variables.freeze import begin as begin_variables
 from proxy.variables.freeze import finish as check_variables
-from proxy.variables.freeze import put_size
+from proxy.variables.freeze import names_of_stream, put_size
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
@@ -83,8 +87,8 @@ class Plan:
     def __init__(self, model: Block, seat: Seat | None) -> None:
         self.model = model
         self.seat = seat
-        self.listeners: dict[str, Listener] = {}
-        self.servers: dict[int, Server] = {}
+        self.listeners: dict[str, Listener | StreamListener] = {}
+        self.servers: dict[int, Any] = {}  # Server, or StreamServer
         self.locations: list[Location] = []
         self.resolvers: dict[Any, Any] = {}
         self.named: dict[int, dict[bytes, Location]] = {}
@@ -95,7 +99,9 @@ class Plan:
         self.logs = Logs()
         self.numbers = Numbers(seat.shared if seat else None)
         self.upstreams: Any = None
+        self.stream_upstreams: Any = None
         set_limits(model.get("pcre_match_limit"), 1000)
+        tell_tls_names()
         begin_variables(model)
         self.functions = declare_functions(model, seat)  # their texts have variables, too
         queue = find_zone(seat.shared if seat else {})
@@ -111,7 +117,11 @@ class Plan:
             for block in http.find("server"):
                 self.servers[id(block)] = self.freeze_server(block)
             self.listen_inside(http)
+        self.freeze_streams(model)
         for address in addresses(model):
+            if address.default_server.where == STREAM_SERVER:
+                self.listeners[address.key] = self.stream_listener(address)
+                continue
             pairs = [(block, self.servers[id(block)]) for block in address.servers]
             default = self.servers[id(address.default_server)]
             names, warnings = build_names(address.key, pairs, default)
@@ -130,6 +140,40 @@ class Plan:
                 adopt(pattern)
         check_variables()
         self.warnings += contradictions(model, has_controller("cpu"))
+
+    def freeze_streams(self, model: Block) -> None:
+        """The servers of stream { }, which has variables and upstreams of its own."""
+        with names_of_stream():
+            for stream in model.find("stream"):
+                upstreams = upstream_freeze.Upstreams(stream, self.resolver_of)
+                self.stream_upstreams = upstreams
+                if self.seat is not None:
+                    upstreams.share(upstream_zones(stream, self.seat))
+                for block in stream.find("server"):
+                    self.servers[id(block)] = stream_freeze.freeze_server(
+                        block,
+                        upstreams,
+                        self.limiters.freeze(block),
+                        freeze_access(block, self.freeze_nothing),
+                        self.logs.freeze(block),
+                        tls.freeze_server(block),
+                    )
+
+    def freeze_nothing(self, block: Block) -> Location:
+        """No block stands in a server of stream."""
+        raise block.error(f'"{block.name}" directive is not allowed here')
+
+    def stream_listener(self, address: Any) -> StreamListener:
+        """An address of stream { } has one server."""
+        server = self.servers[id(address.default_server)]
+        listener = StreamListener()
+        listener.key = address.key
+        listener.address = Server(address.key.encode())
+        listener.server = server
+        listener.is_proxied = address.is_proxy_protocol
+        if address.is_ssl:
+            listener.tls = tls_door(address, [server], server, None)
+        return listener
 
     def open_directory(self, model: Block) -> Directory:
         """Who follows the functions: the first worker tells what is odd about them."""
@@ -331,9 +375,9 @@ def freeze_h2(listener: Listener, address: Any, servers: list[Server]) -> None:
             server.tls.is_h2 = True
 
 
-def tls_door(address: Any, servers: list[Server], default: Server, names: Any) -> Any:
+def tls_door(address: Any, servers: list[Any], default: Any, names: Any) -> Any:
     """TLS of a listen address. Raises ConfError where a certificate is missing, as nginx does:
-    the default server's stands in for those that have none."""
+    the default server's stands in for those that have none. Without names SNI chooses nobody."""
     from proxy.engine._tls import Door
 
     for server in (default, *servers) if default.tls.rejects else (default,):
@@ -346,7 +390,7 @@ def tls_door(address: Any, servers: list[Server], default: Server, names: Any) -
 
     def find(name: bytes) -> Server | None:
         try:
-            return names.find(host_of(name)[0])[0]
+            return names.find(host_of(name)[0])[0] if names else None
         except ValueError:
             return None
 

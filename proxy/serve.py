@@ -12,6 +12,7 @@ import uvloop
 
 from proxy import plan
 from proxy._fastpath import Worker
+from proxy._session import Sessions, StreamListener
 from proxy.engine._watch import attach, detach
 from proxy.functions.table import Table
 from proxy.observe import uncaught
@@ -34,6 +35,7 @@ class Serving:
         self.seat = seat
         self.loop = uvloop.new_event_loop()
         self.worker = Worker(self.loop)
+        self.sessions = Sessions(self.worker, self.worker.wheel)
         self.is_accepting = False
         attach(self.loop)
         self.accepting: list = []
@@ -86,7 +88,8 @@ class Serving:
 
     def accept(self) -> None:
         for listener, fd in self.accepting:
-            self.worker.accept(listener, os.dup(fd))  # a pause closes this one, not the seat's
+            whose = self.sessions if isinstance(listener, StreamListener) else self.worker
+            whose.accept(listener, os.dup(fd))  # a pause closes this one, not the seat's
         self.is_accepting = True
 
     def on_full(self) -> None:
@@ -107,7 +110,8 @@ class Serving:
 
     def follow_names(self, made: plan.Plan) -> None:
         """Keep the peers of `server NAME resolve` what the name servers say."""
-        for upstream, settings in made.upstreams.to_follow() if made.upstreams else ():
+        groups = [it for it in (made.upstreams, made.stream_upstreams) if it is not None]
+        for upstream, settings in [pair for it in groups for pair in it.to_follow()]:
             from proxy.upstream.follow import follow
 
             resolver = made.resolver_of(settings.resolver)

@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, frozenset[str] | str] = {
     "bodies": ROOM,
     "upstream": ROOM,
     "functions": ROOM | {"upstream"},  # a ready replica is an upstream peer
+    "stream": ROOM | {"upstream"},  # where a session goes
     "observe": ROOM,
     "engine": ROOM - {"wire"},  # nobody here speaks HTTP
     # these see all rooms
@@ -38,6 +39,7 @@ MAY_IMPORT: dict[str, frozenset[str] | str] = {
     "plan": EVERYTHING,
     "serve": EVERYTHING,
     "_fastpath": EVERYTHING,
+    "_session": EVERYTHING,
     "__main__": EVERYTHING,
     "__init__": frozenset(),
 }

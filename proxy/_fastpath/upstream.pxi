@@ -450,7 +450,7 @@ cdef class UpstreamH1(Link):
             self.is_counted = False
             self.w.n_upstreams -= 1
             if self.w.is_full:
-                self.w.look_at_room()
+                look_at_room(self.w)
         if self.splice is not None:
             self.splice.close()
             self.splice = None

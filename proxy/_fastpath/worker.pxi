@@ -48,6 +48,7 @@ cdef class Worker(Conductor):
     cdef public bint is_quitting
     cdef public object on_empty   # called when quitting and the last client left
     cdef readonly uint32_t n_upstreams  # connections to upstreams, idle ones included
+    cdef readonly uint32_t n_guests  # connections of stream { }, both sides
     cdef public uint32_t max_connections  # worker_connections: both sides together
     cdef public object on_full    # called when no connection more may come …
     cdef public object on_room    # … and when there is room again
@@ -126,7 +127,7 @@ cdef class Worker(Conductor):
         self.clients = <PyObject*>c
         self.n_clients += 1
         Py_INCREF(c)
-        self.look_at_room()
+        look_at_room(self)
 
     cdef void remove_client(self, ClientH1 c) noexcept:
         if c.prev == NULL and self.clients != <PyObject*>c:
@@ -145,42 +146,28 @@ cdef class Worker(Conductor):
         self.stats.waiting -= 1
         Py_DECREF(c)
         if self.is_full:
-            self.look_at_room()
-        if self.is_quitting and self.n_clients == 0 and self.on_empty is not None:
+            look_at_room(self)
+        self.look_at_end()
+
+    cdef void look_at_end(self) noexcept:
+        """When leaving, whoever is last."""
+        if self.is_quitting and self.n_clients == 0 and self.n_guests == 0 and (
+                self.on_empty is not None):
             self.on_empty()
 
-    cdef void look_at_room(self) noexcept:
-        """worker_connections: from 15/16 on idle connections go first, then accepting pauses."""
-        cdef uint32_t n = self.n_clients + self.n_upstreams
-        if self.max_connections == 0:
-            return
-        if n * 16 >= self.max_connections * 15:
-            self.close_oldest_idle()
-            n = self.n_clients + self.n_upstreams
-        if not self.is_full and n >= self.max_connections:
-            self.is_full = True
-            if self.on_full is not None:
-                self.on_full()
-        elif self.is_full and n * 16 < self.max_connections * 15:
-            self.is_full = False
-            if self.on_room is not None and not self.is_quitting:
-                self.on_room()
-
-    cdef void close_oldest_idle(self) noexcept:
-        """One keep-alive connection that waits for nothing; the search is short or given up."""
-        cdef PyObject* at = self.oldest
-        cdef ClientH1 c
-        cdef int looked = 0
-        while at != NULL and looked < 64:
-            c = <ClientH1>at
-            at = c.prev
-            looked += 1
-            if c.state == C_IDLE and c.held_n == 0 and c.client.requests and not c.is_closing:
-                c.close()
-                return
-            if c.state == C_H2 and c.h2.n_live == 0 and not c.is_closing:
-                c.h2.part()
-                return
+    def count_guests(self, int change):
+        """Connections of stream { } came (1) or went (-1): they count among worker_connections,
+        and a worker does not leave before them. Gives a serial for one that came."""
+        self.n_guests = <uint32_t>(<int>self.n_guests + change)
+        self.stats.active += change
+        if change > 0 or self.is_full:
+            look_at_room(self)
+        if change < 0:
+            self.look_at_end()
+            return 0
+        self.stats.accepted += 1
+        self.stats.handled += 1
+        return self.next_serial()
 
     def quit(self, uint16_t leave_code=GOING_AWAY):
         """Finish what is under way, take nothing new. A connection that was busy a moment ago may
@@ -200,8 +187,7 @@ cdef class Worker(Conductor):
             elif c.state == C_TUNNEL:
                 leave_tunnel(c, leave_code)
         self.settle()
-        if self.n_clients == 0 and self.on_empty is not None:
-            self.on_empty()
+        self.look_at_end()
 
     # ---------------------------------------------------------------- scratch on its way out
 

@@ -37,7 +37,10 @@ TYPES = 1 << 12
 GEO = 1 << 13
 VERSION = 1 << 14  # `version` in a function
 FUNCTIONS = 1 << 15  # what holds for all functions
-ANYWHERE = (1 << 16) - 1
+STREAM = 1 << 16
+STREAM_SERVER = 1 << 17
+STREAM_UPSTREAM = 1 << 18
+ANYWHERE = (1 << 19) - 1
 
 PLACES = {
     MAIN: "main",
@@ -56,6 +59,9 @@ PLACES = {
     GEO: "geo",
     VERSION: "version",
     FUNCTIONS: "functions",
+    STREAM: "stream",
+    STREAM_SERVER: "server in stream",
+    STREAM_UPSTREAM: "upstream in stream",
 }
 
 

@@ -11,10 +11,13 @@ from proxy.conf.directive import (
     LOCATION_IF,
     MAIN,
     SERVER,
+    STREAM,
+    STREAM_SERVER,
     ignored,
 )
 
 EVERY = HTTP | SERVER | LOCATION
+IN_STREAM = STREAM | STREAM_SERVER
 
 TABLES = "tables size themselves"
 MEMORY = "memory comes from free lists of fixed blocks"
@@ -26,7 +29,7 @@ for name, where, reason in (
     ("sendfile", EVERY | LOCATION_IF, "splice(2) or send(2) is chosen for each message"),
     ("sendfile_max_chunk", EVERY, "one turn of the loop never moves more than one pipe holds"),
     ("tcp_nopush", EVERY, "a head leaves in one write with the first piece of its body"),
-    ("tcp_nodelay", EVERY, "it is on for every connection"),
+    ("tcp_nodelay", EVERY | IN_STREAM, "it is on for every connection"),
     ("send_lowat", EVERY, "Linux has no such socket option"),
     ("proxy_send_lowat", EVERY, "Linux has no such socket option"),
     ("postpone_output", EVERY, "a head leaves in one write with the first piece of its body"),
@@ -56,15 +59,16 @@ for name, where, reason in (
     ("server_names_hash_bucket_size", HTTP, TABLES),
     ("types_hash_max_size", EVERY, TABLES),
     ("types_hash_bucket_size", EVERY, TABLES),
-    ("variables_hash_max_size", HTTP, TABLES),
-    ("variables_hash_bucket_size", HTTP, TABLES),
-    ("map_hash_max_size", HTTP, TABLES),
-    ("map_hash_bucket_size", HTTP, TABLES),
+    ("variables_hash_max_size", HTTP | STREAM, TABLES),
+    ("variables_hash_bucket_size", HTTP | STREAM, TABLES),
+    ("map_hash_max_size", HTTP | STREAM, TABLES),
+    ("map_hash_bucket_size", HTTP | STREAM, TABLES),
     ("referer_hash_max_size", SERVER | LOCATION, TABLES),
     ("referer_hash_bucket_size", SERVER | LOCATION, TABLES),
     ("proxy_headers_hash_max_size", EVERY, TABLES),
     ("proxy_headers_hash_bucket_size", EVERY, TABLES),
     ("client_body_in_single_buffer", EVERY, "a body in memory is always in one piece"),
+    ("proxy_buffer_size", IN_STREAM, "bytes pass through one buffer of the worker, or a pipe"),
     ("msie_padding", EVERY, "no browser in use needs it"),
     ("msie_refresh", EVERY, "no browser in use needs it"),
 ):

@@ -1,4 +1,4 @@
-"""The blocks that hold everything else: events, http, server, location."""
+"""The blocks that hold everything else: events, http, stream, server, location."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from proxy.conf.directive import (
     LOCATION,
     MAIN,
     SERVER,
+    STREAM,
+    STREAM_SERVER,
     directive,
 )
 from proxy.conf.report import ConfError
@@ -85,6 +87,12 @@ def check_locations(block: Block) -> None:
         seen.add(kind)
 
 
+def check_listen(block: Block) -> None:
+    """There is no port that a server in stream could have meant."""
+    if not block.own("listen"):
+        raise ConfError(None, f'no "listen" is defined for server in {block.file}:{block.line}')
+
+
 def check_events(root: Block) -> None:
     """nginx starts with no conf that lacks its events block, so neither does Headrace."""
     if root.where == MAIN and not root.find("events"):
@@ -99,6 +107,15 @@ directive(
     doc="Holds the directives about connections. It must be there, even if empty.",
 )
 directive("http", MAIN, block=HTTP, doc="Holds everything about HTTP.")
+directive("stream", MAIN, block=STREAM, doc="Holds everything about plain TCP connections.")
+directive(
+    "server",
+    STREAM,
+    block=STREAM_SERVER,
+    many=True,
+    check=check_listen,
+    doc="Where connections are taken, and where they go.",
+)
 directive(
     "server",
     HTTP,

@@ -10,7 +10,7 @@ import os
 from _socket import AF_INET, AF_INET6, AF_UNIX, inet_ntop, inet_pton
 from typing import TYPE_CHECKING, Any
 
-from proxy.conf.directive import SERVER, directive
+from proxy.conf.directive import SERVER, STREAM_SERVER, directive
 from proxy.conf.report import ConfError
 from proxy.conf.values import read_address, read_int, read_seconds, read_size
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BACKLOG = 511  # nginx's on Linux
 PORT_WITHOUT_LISTEN = 80
 PORT_WITHOUT_LISTEN_OR_ROOT = 8000
+NOT_IN_STREAM = ("udp", "default_server", "default", "http2")
 NOT_YET = ("quic", "multipath")
 
 
@@ -109,7 +110,8 @@ class Address:
 
     def add(self, listen: Listen, server: Block) -> None:
         """Another server listens here too. Raises ConfError."""
-        if server in self.servers:
+        is_stream = server.where == STREAM_SERVER or self.default_server.where == STREAM_SERVER
+        if server in self.servers or is_stream:
             raise ConfError(listen.token, f"a duplicate listen {self.key}")
         self.servers.append(server)
         was_set = self._is_set
@@ -165,6 +167,24 @@ def read_listen(args: list[Token], block: Block) -> Listen:
         else:
             _read_parameter(listen, parameter)
     listen.places = _read_places(args[0])
+    return listen
+
+
+def read_stream_listen(args: list[Token], block: Block) -> Listen:
+    """The same of a server in stream: a port must stand there. Raises ConfError."""
+    listen = Listen(args[0])
+    for parameter in args[1:]:
+        if parameter in NOT_IN_STREAM:
+            raise ConfError(
+                parameter,
+                f'the "{parameter}" parameter of "listen" in stream is known to nginx, '
+                "not supported by Headrace",
+            )
+        _read_parameter(listen, parameter)
+    listen.places = _read_places(args[0], 0)
+    for _, _, sockaddr in listen.places:
+        if isinstance(sockaddr, tuple) and sockaddr[1] == 0:
+            raise _refused(args[0], "no port")
     return listen
 
 
@@ -239,7 +259,7 @@ def _read_keepalive(options: SocketOptions, token: Token, value: str) -> None:
     options.keep_idle_s, options.keep_interval_s, options.keep_count = idle, interval, count
 
 
-def _read_places(token: Token) -> list[tuple[str, int, Any]]:
+def _read_places(token: Token, port: int = PORT_WITHOUT_LISTEN) -> list[tuple[str, int, Any]]:
     """The addresses that the first argument of `listen` means."""
     text, last = str(token), 0
     head, dash, tail = text.rpartition("-")
@@ -249,7 +269,7 @@ def _read_places(token: Token) -> list[tuple[str, int, Any]]:
             raise _refused(token, "invalid port")
         text = head
     try:
-        endpoint = read_address(text, PORT_WITHOUT_LISTEN, is_listen=True)
+        endpoint = read_address(text, port, is_listen=True)
     except ValueError as error:
         raise _refused(token, str(error)) from None
     if endpoint.path:
@@ -299,16 +319,17 @@ def _refused(token: Token, why: str) -> ConfError:
 def addresses(model: Block) -> list[Address]:
     """Each address that the servers of `model` listen on, once. Raises ConfError."""
     found: dict[str, Address] = {}
-    for http in model.find("http"):
-        for server in http.find("server"):
-            listens: list[Listen] = server.own("listen") or [_listen_by_default(server)]
-            for listen in listens:
-                for key, family, sockaddr in dict.fromkeys(listen.places):
-                    address = found.get(key)
-                    if address is None:
-                        found[key] = Address(key, family, sockaddr, listen, server)
-                    else:
-                        address.add(listen, server)
+    servers = [it for http in model.find("http") for it in http.find("server")]
+    servers += [it for stream in model.find("stream") for it in stream.find("server")]
+    for server in servers:
+        listens: list[Listen] = server.own("listen") or [_listen_by_default(server)]
+        for listen in listens:
+            for key, family, sockaddr in dict.fromkeys(listen.places):
+                address = found.get(key)
+                if address is None:
+                    found[key] = Address(key, family, sockaddr, listen, server)
+                else:
+                    address.add(listen, server)
     return list(found.values())
 
 
@@ -331,4 +352,15 @@ directive(
     "[ipv6only=on|off] [reuseport] [so_keepalive=on|off|[idle]:[interval]:[count]]",
     doc="An address this server answers on; ports may be a range. Each worker has its own socket "
     "there, so reuseport is always on.",
+)
+directive(
+    "listen",
+    STREAM_SERVER,
+    read=read_stream_listen,
+    many=True,
+    inherit=False,
+    syntax="address:port | port | unix:path [ssl] [proxy_protocol] "
+    "[backlog=number] [rcvbuf=size] [sndbuf=size] [fastopen=number] [deferred] [bind] "
+    "[ipv6only=on|off] [reuseport] [so_keepalive=on|off|[idle]:[interval]:[count]]",
+    doc="An address whose connections this server takes; ports may be a range.",
 )

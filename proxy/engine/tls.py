@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from proxy.conf.directive import HTTP, LOCATION, SERVER, directive
+from proxy.conf.directive import HTTP, LOCATION, SERVER, STREAM, STREAM_SERVER, directive
 from proxy.conf.report import ConfError
 from proxy.conf.values import (
     Enum,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from proxy.conf.lexer import Token
     from proxy.engine._tls_context import Context, ServerTls
 
-BOTH = HTTP | SERVER
+BOTH = HTTP | SERVER | STREAM | STREAM_SERVER
 VERIFY = {"off": 0, "on": 1, "optional": 2, "optional_no_ca": 3}
 RECORD_LEAST, RECORD_MOST = 512, 16384  # bytes (RFC 6066 §4, RFC 8446 §5.1)
 SESSION_LEAST = 8 * 4096  # bytes of a shared cache
@@ -134,7 +134,7 @@ directive("ssl_session_tickets", BOTH, Flag(), default="on",
 directive("ssl_session_ticket_key", BOTH, Word(), many=True,
           doc="A file of 48 or 80 random bytes that seals tickets; those after the first only "
               "open them. Without one they are sealed with keys that change by themselves.")
-directive("ssl_buffer_size", BOTH, Size(), default="16k",
+directive("ssl_buffer_size", HTTP | SERVER, Size(), default="16k",
           doc="How much of an answer goes into one record; a record holds 512 bytes to 16k.")
 directive("ssl_verify_client", BOTH, Enum("off", "on", "optional", "optional_no_ca"),
           default="off", doc="Asks clients for a certificate and verifies it.")
@@ -175,8 +175,8 @@ def tls_zones(model: Block) -> dict[str, tuple[int, str]]:
     caches (process.zones.SOURCES). Raises ConfError."""
     found: dict[str, tuple[int, str]] = {}
     asked: list[tuple[Block, SessionCaching]] = []
-    for http in model.find("http"):
-        for block in (http, *http.find("server")):
+    for outer in (*model.find("http"), *model.find("stream")):
+        for block in (outer, *outer.find("server")):
             caching = block.own("ssl_session_cache")
             if caching and caching.zone:
                 asked.append((block, caching))

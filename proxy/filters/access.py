@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections import namedtuple
 from functools import partial
 
-from proxy.conf.directive import HTTP, LIMIT_EXCEPT, LOCATION, SERVER, directive
+from proxy.conf.directive import (
+    HTTP,
+    LIMIT_EXCEPT,
+    LOCATION,
+    SERVER,
+    STREAM,
+    STREAM_SERVER,
+    directive,
+)
 from proxy.conf.report import ConfError
 from proxy.conf.values import Duration, Text
 from proxy.filters._access import AccessSettings
@@ -78,10 +86,11 @@ def read_methods(args: list[Token], block: Block) -> int:
     return mask | 1 << METHODS["HEAD"] if mask & 1 << METHODS["GET"] else mask
 
 
+ADDRESSES = EVERY | LIMIT_EXCEPT | STREAM | STREAM_SERVER
 RULE = "address | network | unix: | all"
-directive("allow", EVERY | LIMIT_EXCEPT, read=partial(read_rule, True), least=1, most=1, many=True,
+directive("allow", ADDRESSES, read=partial(read_rule, True), least=1, most=1, many=True,
           syntax=RULE, doc="Lets clients of these addresses in; the first match counts.")
-directive("deny", EVERY | LIMIT_EXCEPT, read=partial(read_rule, False), least=1, most=1, many=True,
+directive("deny", ADDRESSES, read=partial(read_rule, False), least=1, most=1, many=True,
           syntax=RULE, doc="Refuses clients of these addresses; the first match counts.")
 directive("auth_basic", EVERY | LIMIT_EXCEPT, Text(), default="off",
           doc="Asks for a user name and password (RFC 7617); the text is the realm, off: nothing.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from proxy.conf.directive import HTTP, LOCATION, SERVER, directive
+from proxy.conf.directive import HTTP, LOCATION, SERVER, STREAM, STREAM_SERVER, directive
 from proxy.conf.inherit import Block
 from proxy.conf.lexer import Token
 from proxy.conf.report import ConfError
@@ -19,6 +19,7 @@ MOST_REQS = 32  # limit_req limits in force for one request
 LEVELS = ("info", "notice", "warn", "error")
 
 EVERY = HTTP | SERVER | LOCATION
+ALL = EVERY | STREAM | STREAM_SERVER
 
 
 class LimitZone(NamedTuple):
@@ -178,17 +179,17 @@ directive("limit_req_log_level", EVERY, Enum(*LEVELS), default="error",
 directive("limit_req_dry_run", EVERY, Flag(), default="off",
           doc="Counts and logs, but neither delays nor refuses.")  # fmt: skip
 directive(
-    "limit_conn_zone", HTTP, read=lambda args, block: read_zone("limit_conn", args, block),
+    "limit_conn_zone", HTTP | STREAM, read=lambda args, block: read_zone("limit_conn", args, block),
     least=2, most=2, many=True, syntax="key zone=name:size",
-    doc="Memory for the numbers of requests in flight, one a key.",
+    doc="Memory for the numbers of requests, or of sessions of a stream, in flight, one a key.",
 )  # fmt: skip
 directive(
-    "limit_conn", EVERY, read=read_limit_conn, least=2, most=2, many=True, syntax="zone number",
-    doc="Refuses a request when so many of its key are in flight already.",
+    "limit_conn", ALL, read=read_limit_conn, least=2, most=2, many=True, syntax="zone number",
+    doc="Refuses a request, or a session, when so many of its key are in flight already.",
 )  # fmt: skip
 directive("limit_conn_status", EVERY, Int(400, 599), default="503",
           doc="The status of a request that limit_conn refuses.")  # fmt: skip
-directive("limit_conn_log_level", EVERY, Enum(*LEVELS), default="error",
+directive("limit_conn_log_level", ALL, Enum(*LEVELS), default="error",
           doc="The level at which refusals are logged.")  # fmt: skip
-directive("limit_conn_dry_run", EVERY, Flag(), default="off",
+directive("limit_conn_dry_run", ALL, Flag(), default="off",
           doc="Counts and logs, but does not refuse.")  # fmt: skip

@@ -15,15 +15,21 @@ def zones(model: Block) -> dict[str, LimitZone]:
 
     Raises ConfError: a limit names a zone of the other kind, or one that is not declared.
     """
-    found = {zone.name: zone for http in model.find("http") for zone in declared_in(http)}
+    found: dict[str, LimitZone] = {}
+    for kind in ("http", "stream"):
+        for outer in model.find(kind):
+            for zone in declared_in(outer):
+                if zone.name in found:
+                    raise different_use(zone.token, zone.name)
+                found[zone.name] = zone
     for block in every_block(model):
         for kind in ("limit_req", "limit_conn"):
             for limit in block.own(kind) or ():
-                zone = found.get(limit.zone)
-                if zone is None:
+                named = found.get(limit.zone)
+                if named is None:
                     # nginx finds this out when it makes the zones, and names no place
                     raise ConfError(None, f'zero size shared memory zone "{limit.zone}"')
-                if zone.kind != kind:
+                if named.kind != kind:
                     raise different_use(limit.token, limit.zone)
     return found
 

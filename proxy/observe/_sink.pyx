@@ -6,7 +6,7 @@ import os
 from cython cimport final
 from libc.stdint cimport uint32_t
 from libc.stdio cimport snprintf
-from libc.string cimport memcpy
+from libc.string cimport memcpy, strlen
 
 from proxy.base._client cimport address_text
 from proxy.base._clock cimport clock
@@ -129,6 +129,8 @@ cdef void add_request(Line* line, Request r) noexcept:
         add(line, text(", server: ", 10))
         add(line, r.server.name_s)
     if r.head.base == NULL:
+        if r.n_attempts:                         # a session of stream { } has no head
+            add_session(line, r)
         return
     if r.head.line_n:
         add_named(line, ", request: \"", 12, span(&r.head, r.head.line_off, r.head.line_n))
@@ -143,6 +145,16 @@ cdef void add_request(Line* line, Request r) noexcept:
         if f != NULL:
             value = value_of(&r.head, f)
             add_named(line, ", referrer: \"", 13, value)
+
+
+cdef void add_session(Line* line, Request r) noexcept:
+    cdef Attempt* a = &r.attempts[r.n_attempts - 1]
+    cdef char[160] words
+    add_named(line, ", upstream: \"", 13, a.peer)
+    snprintf(words, 160, ", bytes from/to client:%lld/%lld, bytes from/to upstream:%lld/%lld",
+             <long long>r.body_n, <long long>r.sent_body, <long long>a.bytes_received,
+             <long long>a.bytes_sent)
+    add(line, text(words, strlen(words)))
 
 
 cdef void add_upstream(Line* line, Request r) noexcept:

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from proxy.conf.directive import HTTP, LIMIT_EXCEPT, LOCATION, LOCATION_IF, SERVER, directive
+from proxy.conf.directive import (
+    HTTP,
+    LIMIT_EXCEPT,
+    LOCATION,
+    LOCATION_IF,
+    SERVER,
+    STREAM,
+    STREAM_SERVER,
+    directive,
+)
 from proxy.conf.report import ConfError
 from proxy.conf.values import Flag, Word, read_int, read_ms, read_seconds, read_size
 from proxy.observe.path_cache import PathCacheSettings
@@ -147,6 +156,11 @@ def log_paths(model: Block) -> list[str]:
                     found[block.path(str(line.path))] = None
         if any(not server.get("access_log") for server in http.find("server")):
             found[http.path(DEFAULT_PATH)] = None
+    for stream in model.find("stream"):
+        for block in (stream, *stream.find("server")):
+            for line in block.own("access_log") or ():
+                if line.path is not None and "$" not in line.path:
+                    found[block.path(str(line.path))] = None
     return list(found)
 
 
@@ -159,18 +173,19 @@ def every_block(block: Block) -> Iterator[Block]:
 EVERY = HTTP | SERVER | LOCATION
 
 directive(
-    "log_format", HTTP, read=read_log_format, least=2, most=None, many=True,
+    "log_format", HTTP | STREAM, read=read_log_format, least=2, most=None, many=True,
     syntax="name [escape=default|json|none] string …",
     doc="A format of access logs; `combined` is always there.",
 )  # fmt: skip
 directive(
-    "access_log", EVERY | LOCATION_IF | LIMIT_EXCEPT, read=read_access_log, least=1, most=None,
-    many=True,
+    "access_log", EVERY | LOCATION_IF | LIMIT_EXCEPT | STREAM | STREAM_SERVER,
+    read=read_access_log, least=1, most=None, many=True,
     syntax="path [format [buffer=size] [gzip[=level]] [flush=time] [if=condition]] | off",
-    doc="Where requests are logged, and how; several may stand beside each other.",
+    doc="Where requests, or sessions of a stream, are logged, and how; several may stand beside "
+    "each other.",
 )  # fmt: skip
 directive(
-    "open_log_file_cache", EVERY, read=read_path_cache, least=1, most=4,
+    "open_log_file_cache", EVERY | STREAM | STREAM_SERVER, read=read_path_cache, least=1, most=4,
     syntax="max=N [inactive=time] [valid=time] [min_uses=N] | off",
     doc="Keeps logs open whose path has variables.",
 )  # fmt: skip

@@ -30,7 +30,8 @@ def open_zones(model: Block, before: dict[str, Any]) -> dict[str, Any]:
     """name → `proxy.base._shm.Zone`, laid out. Raises ConfError."""
     zones: dict[str, Any] = {}
     declaring = ("limit_req_zone", "limit_conn_zone")
-    if any(http.own(name) for http in model.find("http") for name in declaring):
+    outer = (*model.find("http"), *model.find("stream"))
+    if any(block.own(name) for block in outer for name in declaring):
         zones.update(_limit_zones(model, before))
     for name, size, block in _upstream_zones(model):
         if name in zones:
@@ -86,8 +87,8 @@ def _limit_zones(model: Block, before: dict[str, Any]) -> dict[str, Any]:
 
 def _upstream_zones(model: Block) -> list[tuple[str, int, Block]]:
     sizes: dict[str, tuple[int, Block]] = {}
-    for http in model.find("http"):
-        for upstream in http.find("upstream"):
+    for outer in (*model.find("http"), *model.find("stream")):
+        for upstream in outer.find("upstream"):
             zone = upstream.own("zone")
             if zone is None:
                 continue

@@ -15,6 +15,9 @@ from proxy.conf.directive import (
     LOCATION,
     LOCATION_IF,
     SERVER,
+    STREAM,
+    STREAM_SERVER,
+    STREAM_UPSTREAM,
     UPSTREAM,
     directive,
 )
@@ -59,6 +62,8 @@ if TYPE_CHECKING:
     from proxy.conf.lexer import Token
 
 EVERY = HTTP | SERVER | LOCATION
+GROUP = UPSTREAM | STREAM_UPSTREAM
+IN_STREAM = STREAM | STREAM_SERVER
 IGNORABLE = (
     "X-Accel-Redirect", "X-Accel-Expires", "X-Accel-Limit-Rate", "X-Accel-Buffering",
     "X-Accel-Charset", "Expires", "Cache-Control", "Set-Cookie", "Vary",
@@ -245,11 +250,11 @@ directive(
     doc="How long an idle connection to the upstream is kept.",
 )
 directive(
-    "zone", UPSTREAM, read=read_zone, most=2, inherit=False, syntax="name [size]",
+    "zone", GROUP, read=read_zone, most=2, inherit=False, syntax="name [size]",
     doc="Shares the state of the servers among all workers.",
 )
 directive(
-    "hash", UPSTREAM, read=read_hash, most=2, inherit=False, syntax="key [consistent]",
+    "hash", GROUP, read=read_hash, most=2, inherit=False, syntax="key [consistent]",
     doc="Chooses the server by a hash of the key; consistent: few keys move when servers change.",
 )
 directive(
@@ -265,11 +270,11 @@ directive(
     doc="Chooses the server by the client's address: three octets of IPv4, or all of IPv6.",
 )
 directive(
-    "least_conn", UPSTREAM, inherit=False,
+    "least_conn", GROUP, inherit=False,
     doc="Chooses the server with the fewest connections for its weight.",
 )
 directive(
-    "random", UPSTREAM, read=read_random, least=0, most=2, inherit=False,
+    "random", GROUP, read=read_random, least=0, most=2, inherit=False,
     syntax="[two [least_conn]]",
     doc="Chooses a server at random; two: the one with fewer connections of two.",
 )
@@ -286,7 +291,7 @@ directive(
     "proxy_http_version", EVERY, read=read_http_version, most=1, default="1.1", syntax="1.0 | 1.1",
     doc="The HTTP version spoken to the upstream.",
 )
-directive("proxy_connect_timeout", EVERY, Duration(), default="60s",
+directive("proxy_connect_timeout", EVERY | IN_STREAM, Duration(), default="60s",
           doc="How long connecting to the upstream may take.")
 directive("proxy_send_timeout", EVERY, Duration(), default="60s",
           doc="How long the upstream may take nothing of the request.")
@@ -298,18 +303,18 @@ directive(
     "http_403 | http_404 | http_429 | non_idempotent | off …",
     doc="After which failures the request goes to the next server.",
 )
-directive("proxy_next_upstream_tries", EVERY, Int(), default="0",
+directive("proxy_next_upstream_tries", EVERY | IN_STREAM, Int(), default="0",
           doc="How many servers a request may be sent to; 0 is no bound.")
-directive("proxy_next_upstream_timeout", EVERY, Duration(), default="0",
+directive("proxy_next_upstream_timeout", EVERY | IN_STREAM, Duration(), default="0",
           doc="For how long a request may go to a next server; 0 is no bound.")
-directive("proxy_bind", EVERY, read=read_bind, most=2, syntax="address | off",
+directive("proxy_bind", EVERY | IN_STREAM, read=read_bind, most=2, syntax="address | off",
           doc="The local address that connections to the upstream come from.")
-directive("proxy_socket_keepalive", EVERY, Flag(), default="off",
+directive("proxy_socket_keepalive", EVERY | IN_STREAM, Flag(), default="off",
           doc="Sets SO_KEEPALIVE on connections to the upstream.")
-directive("resolver", EVERY | UPSTREAM, read=read_resolver,
+directive("resolver", EVERY | IN_STREAM | GROUP, read=read_resolver,
           syntax="address … [valid=time] [ipv4=on | off] [ipv6=on | off]",
           doc="The name servers that names in proxy_pass are looked up at.")
-directive("resolver_timeout", EVERY | UPSTREAM, Duration(), default="30s",
+directive("resolver_timeout", EVERY | IN_STREAM | GROUP, Duration(), default="30s",
           doc="How long looking up a name may take.")
 
 # --- bodies, both ways ---

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.conf.values import AddressError
-from proxy.upstream.proxy_pass import Target, find_upstream, read_url
+from proxy.upstream.proxy_pass import Target, find_upstream
+from proxy.upstream.proxy_pass import read_url as read_http_url
 from proxy.upstream.servers import ServerLine, is_literal, make_implicit, make_peers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from proxy.upstream._balance import Upstream
 
@@ -54,7 +55,8 @@ class Found:
 
 class DynamicTargets:
     """The URLs of one location. named and implicit: the upstreams of the conf (freeze.Upstreams);
-    resolver: of the location, None without one; timeout_ms: its resolver_timeout."""
+    resolver: of the location, None without one; timeout_ms: its resolver_timeout; read_url: what
+    a text means, ValueErrors as of proxy_pass.read_url."""
 
     def __init__(
         self,
@@ -62,11 +64,13 @@ class DynamicTargets:
         implicit: Mapping[str, Upstream],
         resolver: Resolver | None,
         timeout_ms: int = 30_000,
+        read_url: Callable[[str], Target] = read_http_url,
     ) -> None:
         self.named = named
         self.implicit = implicit
         self.resolver = resolver
         self.timeout_ms = timeout_ms
+        self.read_url = read_url
         self._targets: OrderedDict[bytes, tuple[Target, Upstream | None]] = OrderedDict()
         self._looked_up: OrderedDict[str, tuple[Upstream, tuple[str, ...]]] = OrderedDict()
 
@@ -105,7 +109,7 @@ class DynamicTargets:
             return kept
         text = url.decode("utf-8", "surrogateescape")
         try:
-            target = read_url(text)
+            target = self.read_url(text)
         except AddressError as error:
             raise TargetError(
                 f'{error} in upstream "{text.partition("://")[2]}"', is_ours=True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from proxy.conf.directive import STREAM_UPSTREAM
 from proxy.conf.report import ConfError
 from proxy.conf.values import (
     AddressError,
@@ -193,7 +194,12 @@ def read_upstream(block: Block) -> UpstreamSettings:
             method, key = it.value, None
         elif it.name in METHODS:
             method, key = it.name, None
-    keepalive, is_local = block.get("keepalive")
+    kept: dict[str, Any] = {"keepalive": 0}
+    if block.where != STREAM_UPSTREAM:  # there each session has a connection of its own
+        kept["keepalive"], kept["is_local"] = block.get("keepalive")
+        kept["keepalive_requests"] = block.get("keepalive_requests")
+        kept["keepalive_time_ms"] = block.get("keepalive_time")
+        kept["keepalive_timeout_ms"] = block.get("keepalive_timeout")
     servers = tuple(block.own("server"))
     sticky = block.own("sticky")
     if sticky is None or sticky.kind != "route":
@@ -208,14 +214,10 @@ def read_upstream(block: Block) -> UpstreamSettings:
         servers=servers,
         method=method,
         key=key,
-        keepalive=keepalive,
-        is_local=is_local,
-        keepalive_requests=block.get("keepalive_requests"),
-        keepalive_time_ms=block.get("keepalive_time"),
-        keepalive_timeout_ms=block.get("keepalive_timeout"),
         zone=block.own("zone"),
         resolver=resolver,
         resolver_timeout_ms=block.get("resolver_timeout"),
+        **kept,
     )
 
 

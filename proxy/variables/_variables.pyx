@@ -48,11 +48,14 @@ cdef uint32_t n_variables = 0
 cdef uint32_t cap_variables = 0
 cdef int depth = 0
 
+NUL = b"\0"
 declared = {}                 # name: Name
 prefixes = {}                 # prefix: Name
 numbers = {}                  # name: number in this plan
 places = {}                   # number: who asked for it first, while nobody defined it
 kept = []                     # what getters' data points to in this plan
+in_stream = {}                # name: Name, of what stream { } knows
+cdef bint is_stream = False   # what is compiled now stands in stream { }
 
 
 # -- declaring ---------------------------------------------------------------------------
@@ -103,15 +106,34 @@ def check_names():
     for number in range(n_variables):
         if not table[number].is_known:
             name = next(name for name, it in numbers.items() if it == number)
-            raise ConfError(places.get(number), f'unknown "{_text(name)}" variable')
+            raise ConfError(places.get(number), f'unknown "{_text(name.lstrip(NUL))}" variable')
 
 
 cdef str _text(bytes name):
     return name.decode("utf-8", "surrogateescape")
 
 
+def put_names(bint of_stream):
+    """Whose names are compiled from now on: those of stream { }, or of http { }. They have one
+    table of numbers, in which a name of stream stands behind a NUL."""
+    global is_stream
+    is_stream = of_stream
+
+
+def tell_stream(bytes name not None, bytes declared_as not None):
+    """stream { } knows what was declared under `declared_as` by the name `name`."""
+    in_stream[name] = declared[declared_as]
+
+
+def names_beginning(bytes prefix not None):
+    """All names that are declared and begin so."""
+    return [name for name in declared if name.startswith(prefix)]
+
+
 cdef int find_number(bytes name) except -1:
     global table, n_variables, cap_variables
+    if is_stream:
+        name = b"\0" + name
     number = numbers.get(name)
     if number is not None:
         return number
@@ -140,6 +162,8 @@ cdef Name _declared(bytes name):
     # Names are case-insensitive in nginx; a whole name goes before a family.
     cdef Name it
     cdef Name family
+    if name[:1] == b"\0":
+        return in_stream.get(name[1:])
     if name in declared:
         it = declared[name]
         if it.how.get != NULL:
@@ -170,9 +194,10 @@ cdef int define(bytes name, Getter get, uint64_t data, int flags) except -1:
     one. Answers its number. ConfError (no place) when a room owns the name."""
     cdef Name it
     cdef int number
+    cdef dict owned = in_stream if is_stream else declared
     name = name.lower()
-    if name in declared:
-        it = declared[name]
+    if name in owned:
+        it = owned[name]
         if it.how.get != NULL:
             if not it.how.flags & CHANGEABLE:
                 raise ConfError(None, f'the duplicate "{_text(name)}" variable')

@@ -5,16 +5,18 @@ The plan calls `begin` before anything is compiled and `finish` when all of it i
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 from proxy.conf.report import ConfError
 from proxy.variables._map import Geo, Map, Split, define_geo, define_map, define_split
-from proxy.variables._variables import Regex, begin_plan, check_names, number_of
+from proxy.variables._variables import Regex, begin_plan, check_names, number_of, put_names
 from proxy.variables._variables import compile as compile_text
 from proxy.variables.networks import RangeList, flatten, read_network, read_range
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from proxy.conf.inherit import Block
@@ -34,6 +36,23 @@ def begin(main: Block) -> None:
             freeze = FREEZE.get(block.name)
             if freeze is not None:
                 freeze(block)
+    with names_of_stream():
+        for stream in main.find("stream"):
+            for block in stream.blocks:
+                freeze = FREEZE.get(block.name)
+                if freeze is not None:
+                    freeze(block)
+
+
+@contextlib.contextmanager
+def names_of_stream() -> Iterator[None]:
+    """What is compiled inside means the variables of stream { }: http and stream know different
+    ones, and each has its own maps."""
+    put_names(True)
+    try:
+        yield
+    finally:
+        put_names(False)
 
 
 def finish() -> None:
