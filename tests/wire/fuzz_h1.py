@@ -6,14 +6,13 @@ crashes. An input that breaks one is printed and saved beside the corpus. With K
 an input that reaches a new kind of outcome joins the corpus.
 """
 
-import hashlib
-import os
 import random
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import h11
+from fuzzing import Fuzz, fuzz
 
 from proxy.wire.h1_door import Reader, decode_chunked, parse
 
@@ -122,72 +121,10 @@ def check(kind: str, data: bytes, chance: random.Random):
     return check_head(data, chance, kind == "response")
 
 
-def mutated(data: bytes, others: list[bytes], chance: random.Random) -> bytes:
-    out = bytearray(data)
-    for _ in range(chance.choice((1, 1, 1, 2, 3, 6))):
-        at = chance.randrange(len(out) + 1)
-        end = min(len(out), at + chance.choice((1, 1, 2, 4, 16)))
-        what = chance.randrange(7)
-        if what == 0:
-            out[at:at] = chance.choice(TOKENS)
-        elif what == 1:
-            out[at:end] = chance.choice(TOKENS)
-        elif what == 2:
-            del out[at:end]
-        elif what == 3:
-            out[at:at] = out[at:end]
-        elif what == 4 and at < len(out):
-            out[at] ^= 1 << chance.randrange(8)
-        elif what == 5 and at < len(out):
-            out[at] = chance.randrange(256)
-        else:
-            other = chance.choice(others)
-            cut = chance.randrange(len(other) + 1)
-            out[at:at] = other[cut : cut + chance.randrange(40)]
-    return bytes(out[:3000])
-
-
-def saved() -> list[tuple[str, bytes]]:
-    """The corpus: (kind, bytes) in the order of the file names."""
-    return [(path.suffix[1:], path.read_bytes()) for path in sorted(CORPUS.glob("*.*"))]
-
-
-def save(kind: str, data: bytes) -> Path:
-    path = CORPUS / f"{hashlib.sha256(data).hexdigest()[:12]}.{kind}"
-    path.write_bytes(data)
-    return path
-
-
-def main(seconds: float, seed: int) -> int:
-    chance = random.Random(seed)
-    keep = os.environ.get("KEEP") == "1"
-    pool: dict[str, list[bytes]] = {}
-    seen = set()
-    for kind, data in saved():
-        pool.setdefault(kind, []).append(data)
-        seen.add((kind, check(kind, data, chance)))
-    kinds = sorted(pool)
-    count = failures = 0
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and failures < 10:
-        kind = chance.choice(kinds)
-        data = mutated(chance.choice(pool[kind]), pool[kind], chance)
-        count += 1
-        try:
-            note = kind, check(kind, data, chance)
-        except Exception as error:
-            failures += 1
-            print(f"{save(kind, data)}: {data!r}\n  {type(error).__name__}: {error}")
-            continue
-        if note not in seen:
-            seen.add(note)
-            pool[kind].append(data)
-            if keep:
-                save(kind, data)
-    print(f"{count} inputs, {len(seen)} kinds of outcome, {failures} failures, seed {seed}")
-    return 1 if failures else 0
-
+FUZZES = {
+    kind: Fuzz(CORPUS, kind, TOKENS, partial(check, kind), most=3000)
+    for kind in ("chunked", "request", "response")
+}
 
 if __name__ == "__main__":
-    asked = [float(word) for word in sys.argv[1:]]
-    sys.exit(main(asked[0] if asked else 10, int(asked[1]) if len(asked) > 1 else 1))
+    sys.exit(fuzz(list(FUZZES.values())))

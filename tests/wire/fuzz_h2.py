@@ -8,11 +8,8 @@ ended its stream. An input that breaks one is printed and saved beside the corpu
 
 from __future__ import annotations
 
-import hashlib
-import os
 import random
 import sys
-import time
 from pathlib import Path
 
 import h2.config
@@ -20,6 +17,7 @@ import h2.connection
 import h2.events
 import h2.exceptions
 import h2_rules as rules
+from fuzzing import Fuzz, fuzz
 
 from proxy.wire.h2_door import Connection
 
@@ -116,31 +114,6 @@ def check(data: bytes, chance: random.Random) -> tuple:
     )  # fmt: skip
 
 
-def mutated(data: bytes, others: list[bytes], chance: random.Random) -> bytes:
-    """The input with a few bytes, or frames, changed, taken away, or put in."""
-    out = bytearray(data)
-    for _ in range(chance.choice((1, 1, 2, 3))):
-        at = chance.choice(boundaries(out)) if chance.random() < 0.5 else chance.randrange(
-            len(out) + 1)  # fmt: skip
-        end = min(len(out), at + chance.choice((1, 1, 2, 9, 30)))
-        what = chance.randrange(6)
-        if what == 0:
-            out[at:at] = chance.choice(TOKENS)
-        elif what == 1:
-            out[at:end] = chance.choice(TOKENS)
-        elif what == 2:
-            del out[at:end]
-        elif what == 3 and at < len(out):
-            out[at] ^= 1 << chance.randrange(8)
-        elif what == 4 and at < len(out):
-            out[at] = chance.randrange(256)
-        else:
-            other = chance.choice(others)
-            cut = chance.choice(boundaries(other))
-            out[at:at] = other[cut : cut + chance.randrange(80)]
-    return bytes(out[:3000])
-
-
 def boundaries(data: bytes | bytearray) -> list[int]:
     """Where frames begin, as far as they are ones."""
     found, at = [0], 0
@@ -151,43 +124,12 @@ def boundaries(data: bytes | bytearray) -> list[int]:
     return found
 
 
-def saved() -> list[bytes]:
-    """The corpus, and the table of rules as far as it is short."""
-    files = [path.read_bytes() for path in sorted(CORPUS.glob("*.frames"))]
-    return files + [rule[2] for rule in rules.RULES if len(rule[2]) < 1000]
+def beginnings() -> list[bytes]:
+    """The table of rules, as far as it is short: where a first corpus comes from."""
+    return [rule[2] for rule in rules.RULES if len(rule[2]) < 1000]
 
 
-def save(data: bytes) -> Path:
-    CORPUS.mkdir(exist_ok=True)
-    path = CORPUS / f"{hashlib.sha256(data).hexdigest()[:12]}.frames"
-    path.write_bytes(data)
-    return path
-
-
-def main(seconds: float, seed: int) -> int:
-    chance = random.Random(seed)
-    pool = saved()
-    seen = {check(data, chance) for data in pool}
-    count = failures = 0
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and failures < 10:
-        data = mutated(chance.choice(pool), pool, chance)
-        count += 1
-        try:
-            note = check(data, chance)
-        except Exception as error:
-            failures += 1
-            print(f"{save(data)}: {data!r}\n  {type(error).__name__}: {error}")
-            continue
-        if note not in seen:
-            seen.add(note)
-            pool.append(data)
-            if os.environ.get("KEEP") == "1":
-                save(data)
-    print(f"{count} inputs, {len(seen)} kinds of outcome, {failures} failures, seed {seed}")
-    return 1 if failures else 0
-
+FUZZ = Fuzz(CORPUS, "frames", TOKENS, check, most=3000, lent=80, places=boundaries)
 
 if __name__ == "__main__":
-    asked = [float(word) for word in sys.argv[1:]]
-    sys.exit(main(asked[0] if asked else 10, int(asked[1]) if len(asked) > 1 else 1))
+    sys.exit(fuzz([FUZZ], beginnings()))

@@ -7,14 +7,11 @@ with which code the rest is answered. An input that breaks one is printed and sa
 
 from __future__ import annotations
 
-import hashlib
-import os
-import random
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from fuzzing import Fuzz, fuzz
 from websocket_frames import BAD, GOOD, KEY, written
 from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
 
@@ -115,30 +112,6 @@ def check(data: bytes) -> tuple:
     return (is_client, min(len(whole), 4), last if isinstance(last, int) else last[0])
 
 
-def mutated(data: bytes, others: list[bytes], chance: random.Random) -> bytes:
-    """The input with a few bytes changed, taken away, or put in."""
-    out = bytearray(data)
-    for _ in range(chance.choice((1, 1, 2, 4))):
-        at = chance.randrange(len(out) + 1)
-        end = min(len(out), at + chance.choice((1, 1, 2, 8)))
-        what = chance.randrange(6)
-        if what == 0:
-            out[at:at] = chance.choice(TOKENS)
-        elif what == 1:
-            out[at:end] = chance.choice(TOKENS)
-        elif what == 2:
-            del out[at:end]
-        elif what == 3 and at < len(out):
-            out[at] ^= 1 << chance.randrange(8)
-        elif what == 4 and at < len(out):
-            out[at] = chance.randrange(256)
-        else:
-            other = chance.choice(others)
-            cut = chance.randrange(len(other) + 1)
-            out[at:at] = other[cut : cut + chance.randrange(40)]
-    return bytes(out[:600])
-
-
 def beginnings() -> list[bytes]:
     """The table of the rules, from both sides: where a first corpus comes from."""
     found = []
@@ -147,42 +120,7 @@ def beginnings() -> list[bytes]:
     return [data for data in found if len(data) < 300]
 
 
-def saved() -> list[bytes]:
-    """The corpus, in the order of the file names."""
-    return [path.read_bytes() for path in sorted(CORPUS.glob("*.frames"))]
-
-
-def save(data: bytes) -> Path:
-    CORPUS.mkdir(exist_ok=True)
-    path = CORPUS / f"{hashlib.sha256(data).hexdigest()[:12]}.frames"
-    path.write_bytes(data)
-    return path
-
-
-def main(seconds: float, seed: int) -> int:
-    chance = random.Random(seed)
-    pool = saved() + beginnings()
-    seen = {check(data) for data in saved()}
-    count = failures = 0
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and failures < 10:
-        data = mutated(chance.choice(pool), pool, chance)
-        count += 1
-        try:
-            note = check(data)
-        except Exception as error:
-            failures += 1
-            print(f"{save(data)}: {data!r}\n  {type(error).__name__}: {error}")
-            continue
-        if note not in seen:
-            seen.add(note)
-            pool.append(data)
-            if os.environ.get("KEEP") == "1":
-                save(data)
-    print(f"{count} inputs, {len(seen)} kinds of outcome, {failures} failures, seed {seed}")
-    return 1 if failures else 0
-
+FUZZ = Fuzz(CORPUS, "frames", TOKENS, lambda data, chance: check(data), most=600)
 
 if __name__ == "__main__":
-    asked = [float(word) for word in sys.argv[1:]]
-    sys.exit(main(asked[0] if asked else 10, int(asked[1]) if len(asked) > 1 else 1))
+    sys.exit(fuzz([FUZZ], beginnings()))

@@ -339,10 +339,10 @@ def test_cancelled_streams_count_on_for_a_while():
 
 
 def test_the_saved_corpus_and_its_mutations():
-    corpus = fuzz_h2.saved()
+    corpus = fuzz_h2.FUZZ.saved() + fuzz_h2.beginnings()
     assert len(corpus) > 150
     chance = random.Random(3)
     for data in corpus:
         fuzz_h2.check(data, chance)
     for _ in range(3000):
-        fuzz_h2.check(fuzz_h2.mutated(chance.choice(corpus), corpus, chance), chance)
+        fuzz_h2.check(fuzz_h2.FUZZ.mutated(chance.choice(corpus), corpus, chance), chance)

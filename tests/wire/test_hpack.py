@@ -233,10 +233,10 @@ def test_values_that_are_none(value, is_good):
 
 
 def test_the_saved_corpus_and_its_mutations():
-    corpus = fuzz_hpack.saved()
+    corpus = fuzz_hpack.FUZZ.saved()
     assert len(corpus) > 20
     for data in corpus:
         fuzz_hpack.check(data)
     chance = random.Random(11)
     for _ in range(2000):
-        fuzz_hpack.check(fuzz_hpack.mutated(chance.choice(corpus), corpus, chance))
+        fuzz_hpack.check(fuzz_hpack.FUZZ.mutated(chance.choice(corpus), corpus, chance))

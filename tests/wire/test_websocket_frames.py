@@ -130,7 +130,7 @@ def test_a_reader_is_small():
     assert Checker().memory <= 96
 
 
-SAVED = fuzz_websocket.saved()
+SAVED = fuzz_websocket.FUZZ.saved()
 
 
 @pytest.mark.parametrize("at", range(len(SAVED)))
@@ -142,4 +142,4 @@ def test_a_thousand_mutations():
     assert len(SAVED) > 10
     chance = random.Random(7)
     for _ in range(1000):
-        fuzz_websocket.check(fuzz_websocket.mutated(chance.choice(SAVED), SAVED, chance))
+        fuzz_websocket.check(fuzz_websocket.FUZZ.mutated(chance.choice(SAVED), SAVED, chance))
