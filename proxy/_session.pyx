@@ -37,6 +37,7 @@ from proxy.stream._settings cimport StreamServer
 from proxy.upstream._balance cimport (
     PEER_FAILED, PEER_OK, Peer, Tried, Upstream, on_released, pick, start_tries,
 )
+from proxy.upstream._shared cimport PeerState, lock_peers, unlock_peers
 from proxy.variables._variables cimport evaluate
 from proxy.wire._client_hello cimport HELLO_MORE, HELLO_READ, read_client_hello
 from proxy.wire._proxy_protocol cimport (
@@ -239,6 +240,17 @@ cdef int error_of(int fd) noexcept:
     cdef int error = 0
     cdef socklen_t n = sizeof(int)
     return error if getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &n) == 0 else errno
+
+
+cdef void forgive(Peer p) noexcept:
+    """A peer that failed took a connection again: it need not wait for a session's end to get
+    others (nginx: the notice of NGX_STREAM_UPSTREAM_NOTIFY_CONNECT)."""
+    cdef PeerState* s = p.core.state
+    cdef bint is_locked = p.zone_head != NULL and lock_peers(p.zone_head)
+    if s.accessed_ms < s.checked_ms:
+        s.fails = 0
+    if is_locked:
+        unlock_peers(p.zone_head)
 
 
 @final
@@ -625,6 +637,7 @@ cdef class Session:
         cdef int rc = 0
         a.connect_ms = <long long>(clock.now_ms - a.start_ms)
         self.state = S_PIPING
+        forgive(self.peer)
         if self.server.proxy_version:
             n = write_proxy_header(self.server.proxy_version, &self.who.address,
                                    self.who.local_address(), header)
@@ -751,7 +764,8 @@ cdef class Session:
         cdef Side other
         if self.state != S_PIPING:
             if side is self.client and self.state < S_RESOLVING:
-                self.finish(200)                 # it left before anybody was asked
+                # it left before anybody was asked, perhaps amid its PROXY header
+                self.finish(400 if self.state == S_HEADER and self.held_n else 200)
             return
         other = self.upstream if side.is_client else self.client
         if other.is_blocked or side.in_pipe:

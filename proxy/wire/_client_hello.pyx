@@ -113,8 +113,10 @@ cdef int read_message(const uint8_t* p, uint32_t n, ClientHello* out) noexcept:
         kind = <uint32_t>all_of_them.p[0] << 8 | all_of_them.p[1]
         all_of_them.p += 2
         all_of_them.n -= 2
-        if not take(&all_of_them, 2, &vector):
-            return HELLO_NONE
+        if not take(&all_of_them, 2, &vector):   # cut short: what is there is read, as in nginx
+            vector.p = all_of_them.p + 2
+            vector.n = all_of_them.n - 2
+            all_of_them.n = 0
         if kind == SERVER_NAME:
             if not read_name(vector, out):
                 return HELLO_NONE
@@ -185,6 +187,8 @@ cdef bint read_versions(Span s, ClientHello* out) noexcept:
     while versions.n:
         if versions.p[0] == 3 and versions.p[1] > out.minor and versions.p[1] < 0x10:
             out.minor = versions.p[1]
+        elif versions.p[0] == 0x7F and out.minor < 4:        # a draft of TLS 1.3
+            out.minor = 4
         versions.p += 2
         versions.n -= 2
     return True

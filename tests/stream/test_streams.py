@@ -228,6 +228,40 @@ def test_the_next_server_is_asked_and_a_dead_one_is_left_alone(stream, peer) -> 
            "client: 127.0.0.1, server: 127.0.0.1:" in gateway.error_log  # fmt: skip
 
 
+def test_a_peer_that_takes_connections_again_gets_them_at_once(stream, peer) -> None:
+    """Before the first of its sessions ends."""
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    other = peer()
+    gateway = stream(
+        "u",
+        more=f"upstream u {{ server 127.0.0.1:{port} fail_timeout=1s; "
+        f"server 127.0.0.1:{other.port} backup; }}",
+    )
+
+    def session() -> socket.socket:
+        sock = dial(gateway)
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+        return sock
+
+    session().close()
+    assert other.count == 1
+    back = peer(port=port)
+    held = []
+
+    def is_asked() -> bool:
+        held.append(session())
+        return back.count > 0
+
+    wait_for(is_asked)
+    before = other.count
+    held += [session() for _ in range(5)]
+    assert (back.count, other.count) == (6, before)
+    for sock in held:
+        sock.close()
+
+
 def test_nobody_to_ask_is_told_and_the_client_is_let_go(stream) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         dead = gone.getsockname()[1]

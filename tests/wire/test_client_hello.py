@@ -72,6 +72,10 @@ def records(data: bytes, size: int = 16384) -> bytes:
             )),
             b"g.test", b"h2", (3, 4),
         ),
+        # an extension that says it is longer than the list: nginx reads what is there
+        (
+            records(message(b"\0\x2b\0\7\2\x7f\x1c")), b"", b"", (3, 4),
+        ),
         # what cannot be a name is none
         (records(message(sni(b"x" * 256))), b"", b"", (3, 3)),
         (records(message(sni(b"a\0b"))), b"", b"", (3, 3)),
