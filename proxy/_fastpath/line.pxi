@@ -3,6 +3,7 @@
 cdef enum:
     LINE_LOOK_MS = 50         # how often other workers' servers are looked at, which tell nobody
 
+
 @final
 cdef class Place(Timed):
     """One request in a line. The request holds it (waiter) for as long as it waits."""
