@@ -336,11 +336,13 @@ cdef Tls begin_client(Context context, bytes sni, Session session):
     return tls
 
 
-def prepare(Context context not None):
-    """Give a new context the callbacks that live here."""
+def prepare(Context context not None, bint has_alpn=True):
+    """Give a new context the callbacks that live here; without ALPN whatever a client offers by it
+    is passed over."""
     if context.is_server:
         SSL_CTX_set_client_hello_cb(context.ctx, on_client_hello, NULL)
         SSL_CTX_set_tlsext_servername_callback(context.ctx, on_server_name)
-        SSL_CTX_set_alpn_select_cb(context.ctx, choose_protocol, NULL)
+        if has_alpn:
+            SSL_CTX_set_alpn_select_cb(context.ctx, choose_protocol, NULL)
     else:
         SSL_CTX_sess_set_new_cb(context.ctx, on_new_session)

@@ -274,10 +274,11 @@ def _make_server(block: Block, server: ServerTls) -> Context:
 
     get = block.get
     context = Context(True)
-    prepare(context)
+    is_stream = block.where == STREAM_SERVER
+    prepare(context, not is_stream)  # nobody here knows what a stream's bytes speak
     import hashlib  # few confs need it
 
-    identity = hashlib.sha256(b"HTTP")
+    identity = hashlib.sha256(b"STREAM" if is_stream else b"HTTP")
     try:
         context.set_versions(get("ssl_protocols"))
         context.set_ciphers(str(get("ssl_ciphers")), get("ssl_prefer_server_ciphers"))
