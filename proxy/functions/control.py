@@ -84,10 +84,10 @@ class Controller:
                 local = Local(self.loop, self)
                 self._providers[Local] = local
                 local.open(self.seat.replicas_fd, self.model, self.notice)
-            self.loop.add_reader(self.seat.control_fd, self.on_order)
             if not self._succeed():
                 return
             self.loop.run_until_complete(self.open())
+            self.loop.add_reader(self.seat.control_fd, self.on_order)
             self.seat.tell_ready()
             self.loop.create_task(self.begin()).add_done_callback(self._on_begun)
             self.loop.run_forever()
@@ -99,25 +99,25 @@ class Controller:
     def _succeed(self) -> bool:
         """Wait until no other controller of this gateway acts. False: told to leave meanwhile."""
         self.succession = Succession(f"{self.seat.controller_path}.lock")
+        while not self.succession.try_take():
+            taking = self.loop.create_task(self.succession.take())
+            self.loop.add_reader(self.seat.control_fd, taking.cancel)
+            self.loop.run_until_complete(asyncio.wait([taking]))
+            self.loop.remove_reader(self.seat.control_fd)
+            if taking.cancelled() and {QUIT, TERMINATE} & set(self.seat.take_orders()):
+                return False
         self.loop.add_signal_handler(HAND_OVER, self.hand_over)
-        try:
-            self.loop.run_until_complete(self.succession.take())
-        except RuntimeError:  # the loop was stopped
-            return False
         return True
 
     def hand_over(self) -> None:
-        """A successor is here, and will adopt what runs: from now on nothing is done but what
-        was begun for the queue. Workers look for the controller anew, and find that one."""
+        """A successor adopts what runs; here goes on only what was begun for the queue."""
         self.notice("handing over to another controller")
         for server in self._servers:
             server.close()
-        self.scaler.leave()
-        for keeper in self.keepers.values():
-            keeper.leave()
+        parts: list[Any] = [self.scaler, self.teller, self.rounds, *self.keepers.values()]
+        for it in parts:
+            it.leave()
         self.keepers.clear()
-        self.teller.leave()
-        self.rounds.leave()
         self.succession.give()
         self._grace_s = LEAVE_S
         self.loop.stop()

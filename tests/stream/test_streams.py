@@ -123,6 +123,7 @@ def test_a_slow_reader_stops_the_sender(stream, peer) -> None:
             sent[0] += len(piece)
 
     gateway = stream(f"127.0.0.1:{peer(serve).port}")
+    wait_for(gateway.workers)                    # it has its title by then
     pid = gateway.workers()[0]
 
     def held() -> int:
