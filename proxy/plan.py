@@ -139,7 +139,6 @@ class Plan:
             for pattern in names.all_patterns:
                 adopt(pattern)
         check_variables()
-        self.warnings += contradictions(model, has_controller("cpu"))
 
     def freeze_streams(self, model: Block) -> None:
         """The servers of stream { }, which has variables and upstreams of its own."""
@@ -425,7 +424,9 @@ def check(model: Block) -> None:
         plan = Plan(model, None)
     except ValueError as error:
         raise ConfError(None, str(error)) from None
-    model.notes.extend(("warn", text) for text in plan.warnings)
+    # of a machine is asked here, as root: a worker may not even read what it is asked by
+    warnings = plan.warnings + contradictions(model, has_controller("cpu"))
+    model.notes.extend(("warn", text) for text in warnings)
 
 
 @only_grows

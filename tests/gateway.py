@@ -180,6 +180,12 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def controllers(*masters: int) -> list[int]:
+    """The controllers among the children of these masters."""
+    found = {pid for master in masters for pid in descendants(master)}
+    return [pid for pid in found if title(pid) == "headrace: controller process"]
+
+
 def title(pid: int) -> str:
     """The process title (argv) of a pid, empty when it is gone."""
     try:

@@ -8,15 +8,15 @@ cdef enum:
 cdef class Place(Timed):
     """One request in a line. The request holds it (waiter) for as long as it waits."""
     cdef Line line
-    cdef PyObject* r              # borrowed: it may be another one's by now if it holds us no more
+    cdef Request r                # another one's by now if it holds us no more
     cdef uint32_t n_bytes
     cdef uint64_t until_ms
 
     cdef inline bint is_live(self) noexcept:
-        return (<Request>self.r).waiter is self
+        return self.r.waiter is self
 
     cdef void on_deadline(self) noexcept:
-        cdef Request r = <Request>self.r
+        cdef Request r = self.r
         cdef Worker w = self.line.w
         if not self.is_live():
             return
@@ -53,7 +53,7 @@ cdef class Line:
         else:
             t = Place.__new__(Place)
             t.line = self
-            t.r = <PyObject*>r
+            t.r = r
             t.n_bytes = r.head.size
             t.until_ms = clock.now_ms + self.wait_ms
             if len(self.places) >= self.most or self.bytes + t.n_bytes > self.most_bytes:
@@ -93,9 +93,9 @@ cdef class Line:
         try:
             while self.places:
                 t = <Place>self.places[0]
-                r = <Request>t.r
+                r = t.r
                 if t.is_live():
-                    self.first = t.r
+                    self.first = <PyObject*>r
                     r.waiter = None
                     r.stage = S_PICK - 1
                     self.w.drive(r, GO)

@@ -112,6 +112,12 @@ class Block:
             self._named = len(self.blocks), named
         return list(self._named[1].get(name, ()))
 
+    def below(self) -> Iterator[Block]:
+        """Every block in this one, however deep, in order."""
+        for child in self.blocks:
+            yield child
+            yield from child.below()
+
     def own(self, name: str) -> Any:
         """The value set in this very block, or None."""
         return self._own.get(name)

@@ -18,7 +18,7 @@ def contradictions(model: Block, holds_cpu: bool = True) -> list[str]:
             for block in (function, *function.find("version")):
                 texts = [*of_version(block), *([] if holds_cpu else of_machine(block))]
                 found += [f"{text} in {block.file}:{block.line}" for text in texts]
-        for block in below(http):
+        for block in http.below():
             if block.own("function_pass") is not None:
                 found += [f"{text} in {block.file}:{block.line}" for text in of_pass(block, http)]
     return found
@@ -75,9 +75,3 @@ def of_pass(block: Block, http: Block) -> Iterator[str]:
                     f'"{word}" is more than the "timeout" {timeout_ms}ms of function '
                     f"{function.args[0]}, which ends the request before"
                 )
-
-
-def below(block: Block) -> Iterator[Block]:
-    for child in block.blocks:
-        yield child
-        yield from below(child)

@@ -84,9 +84,13 @@ class Controller:
                 local = Local(self.loop, self)
                 self._providers[Local] = local
                 local.open(self.seat.replicas_fd, self.model, self.notice)
-            if not self._succeed():
-                return
+            self.succession = Succession(self.seat.lock_fd)
+            while not self.succession.wait(self.loop, self.seat.control_fd):
+                if {QUIT, TERMINATE} & set(self.seat.take_orders()):
+                    return
             self.loop.run_until_complete(self.open())
+            # not before: it stops the loop. Who asks meanwhile asks again
+            self.loop.add_signal_handler(HAND_OVER, self.hand_over)
             self.loop.add_reader(self.seat.control_fd, self.on_order)
             self.seat.tell_ready()
             self.loop.create_task(self.begin()).add_done_callback(self._on_begun)
@@ -95,19 +99,6 @@ class Controller:
                 self.loop.run_until_complete(self.close())
         finally:
             self.loop.close()
-
-    def _succeed(self) -> bool:
-        """Wait until no other controller of this gateway acts. False: told to leave meanwhile."""
-        self.succession = Succession(f"{self.seat.controller_path}.lock")
-        while not self.succession.try_take():
-            taking = self.loop.create_task(self.succession.take())
-            self.loop.add_reader(self.seat.control_fd, taking.cancel)
-            self.loop.run_until_complete(asyncio.wait([taking]))
-            self.loop.remove_reader(self.seat.control_fd)
-            if taking.cancelled() and {QUIT, TERMINATE} & set(self.seat.take_orders()):
-                return False
-        self.loop.add_signal_handler(HAND_OVER, self.hand_over)
-        return True
 
     def hand_over(self) -> None:
         """A successor adopts what runs; here goes on only what was begun for the queue."""

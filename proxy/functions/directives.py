@@ -17,6 +17,7 @@ from proxy.conf.directive import (
 from proxy.conf.values import Duration, Enum, Flag, Int, Size, Word
 from proxy.functions import grammar as g
 from proxy.functions.queue.directives import read_url
+from proxy.functions.queue.words import URL
 from proxy.functions.values import Balance, Limits
 from proxy.upstream.sticky import read_sticky
 from proxy.upstream.words import Queue, read_queue
@@ -201,7 +202,7 @@ directive("root", FUNCTIONS, Word(), inherit=False,
           doc="The folder whose files the API may name as images.")
 directive("secrets_path", FUNCTIONS, Word(), default="var/secrets", inherit=False,
           doc="The folder that keeps secrets, readable by the gateway alone.")
-directive("queue", FUNCTIONS, read=read_url, least=1, most=1, default="sqlite:var/queue.db",
+directive("queue", FUNCTIONS, read=read_url, least=1, most=1, default=URL,
           inherit=False, syntax="sqlite:FILE | nats://HOST[:PORT][,HOST…][/QUEUE][?replicas=N]",
           doc="Where asynchronous calls wait.")
 directive("zygotes", FUNCTIONS, Int(0, 4096), default="32", inherit=False,

@@ -17,7 +17,6 @@ from proxy.functions.grammar import SECRET_NAME
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
 
-FOLDER = "var/secrets"
 COPIES = "secrets"  # of a replica, in its folder
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -98,6 +97,5 @@ def renew_copy(folder: str, name: str, value: bytes) -> None:
 def secrets_of(model: Block) -> Secrets:
     """As the conf has them."""
     http = model.find("http")[0]
-    blocks = http.find("functions")
-    path = blocks[0].get("secrets_path") if blocks else FOLDER
-    return Secrets(os.path.abspath(http.path(path)))
+    block = (http.find("functions") or [http])[0]
+    return Secrets(os.path.abspath(http.path(block.get("secrets_path"))))

@@ -1,5 +1,5 @@
-"""One controller acts at a time: it holds a lock beside its socket. A successor, of a new
-executable (USR2) above all, asks who holds it to hand over, and waits until it does."""
+"""One controller acts at a time: it holds a lock on a file beside its socket, which the master
+opens. A successor, of a new executable (USR2) above all, asks who holds it to hand over."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ FLOCK = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, 
 class Succession:
     """The lock of one gateway: a POSIX record lock, which names its holder and ends with it."""
 
-    def __init__(self, path: str) -> None:
-        """path: of the lock's file. Raises OSError."""
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
 
     @property
     def holder(self) -> int:
@@ -37,6 +36,16 @@ class Succession:
         except (BlockingIOError, PermissionError):
             return False
         return True
+
+    def wait(self, loop: asyncio.AbstractEventLoop, control_fd: int) -> bool:
+        """Run the loop until no other controller of this gateway acts. False: an order came."""
+        if self.try_take():
+            return True
+        taking = loop.create_task(self.take())
+        loop.add_reader(control_fd, taking.cancel)
+        loop.run_until_complete(asyncio.wait([taking]))
+        loop.remove_reader(control_fd)
+        return not taking.cancelled()
 
     async def take(self) -> None:
         """Until it is ours; whoever holds it is asked for it."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from proxy.conf.report import ConfError
 from proxy.observe.error_log import ALERT, EMERG, NOTICE, ErrorLog
 from proxy.process import _kernel
+from proxy.process.late import import_late
 from proxy.process.seat import QUIT, REOPEN, REPLACED, TERMINATE, Seat
 
 if TYPE_CHECKING:
@@ -157,6 +158,8 @@ def work(
                 os.environ[name] = value
     # Imported as root: the interpreter may live where the workers' user cannot read.
     run = _runner(SERVE if is_worker else CONTROL)
+    if _gives_up_root(generation):
+        import_late(generation.model, not is_worker)
     _become_user(generation)
     if is_worker and generation.model.get("working_directory"):
         os.chdir(generation.model.get("working_directory"))
@@ -218,6 +221,10 @@ def _set_limits(generation: Generation) -> None:
         except OSError as error:
             why = f"({error.errno}: {error.strerror})"
             log.write(ALERT, f"setpriority({priority}) failed {why}")
+
+
+def _gives_up_root(generation: Generation) -> bool:
+    return generation.user is not None and generation.user.uid != 0 and os.geteuid() == 0
 
 
 def _become_user(generation: Generation) -> None:

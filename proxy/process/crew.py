@@ -49,12 +49,14 @@ class Crew:
         options: Options,
         sockets: Sockets,
         controller_socket: socket,
+        lock_fd: int,
         replicas: Replicas,
         timers: Timers,
     ) -> None:
         self.options = options
         self.sockets = sockets
         self.controller_socket = controller_socket
+        self.lock_fd = lock_fd
         self.replicas = replicas
         self.timers = timers
         self.generation: Generation
@@ -110,7 +112,7 @@ class Crew:
             seat.listeners = self.sockets.of_slot(number, generation.keys)
         else:
             channel = self.replicas.new_channel()
-            seat.replicas_fd = channel.fileno()
+            seat.replicas_fd, seat.lock_fd = channel.fileno(), self.lock_fd
             seat.is_successor, self._had_controller = self._had_controller, True
             fd = self.controller_socket.fileno()
             seat.listeners = [(f"unix:{seat.controller_path}", fd)]
@@ -144,6 +146,7 @@ class Crew:
             self.controller_socket.detach()
         else:
             self.controller_socket.close()
+            os.close(self.lock_fd)
 
     def _bear_again(self, kind: str, number: int, generation: Generation) -> None:
         """The successor of one that died, if the seat still exists."""

@@ -228,6 +228,10 @@ def prepare_files(model: Block, options: Options, user: User | None) -> None:
         if path == options.path(DEFAULT_PATH):
             make_log_directory(options)
         paths[path] = False
+    if user is not None and user.uid and has_functions(model):
+        from proxy.functions.folders import folders
+
+        paths |= {path: True for path in folders(model) if not os.path.isdir(path)}
     for path, is_directory in paths.items():
         try:
             if is_directory:

@@ -48,6 +48,7 @@ SIGNALS = {
     signal.SIGWINCH: "",
     signal.SIGCHLD: "",
 }
+LOCK = ".lock"  # behind the name of the controller's socket
 REPLICAS_END_S = 5.0
 PRELOAD_AFTER_S = 0.5
 HOLD_LIMIT_S = 5.0  # by then a new executable has its controller, or has none that asks for ours
@@ -76,7 +77,8 @@ class Master:
         self._phase = ""  # "quit" or "terminate"
         self._replicas_until_s = 0.0
         controller = self._open_controller_socket(generation)
-        self.crew = Crew(options, sockets, controller, self.replicas, self.timers)
+        lock_fd = self._open_lock(os.fsdecode(controller.getsockname()))
+        self.crew = Crew(options, sockets, controller, lock_fd, self.replicas, self.timers)
         self._signal_fd = -1
 
     def run(self) -> None:
@@ -122,6 +124,14 @@ class Master:
         sock.setblocking(False)
         sock.listen(512)
         return sock
+
+    def _open_lock(self, path: str) -> int:
+        path += LOCK
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            why = f"({error.errno}: {error.strerror})"
+            raise Refused([("emerg", f'open() "{path}" failed {why}')]) from None
 
     # -- waiting --------------------------------------------------------------------------------
     def _wait(self) -> None:
@@ -392,8 +402,9 @@ class Master:
         self.sockets.close(keep_paths=has_other)
         if not has_other:
             path = os.fsdecode(self.crew.controller_socket.getsockname())
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+            for it in (path, path + LOCK):
+                with contextlib.suppress(OSError):
+                    os.unlink(it)
         generation.log.write(NOTICE, "exit")
 
 

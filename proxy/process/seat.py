@@ -44,14 +44,15 @@ class Seat:
     shared         name → descriptor of a zone of shared memory
     bells          an eventfd for each ledger: by it one worker wakes another
     replicas_fd    controller alone: the channel of replicas.py, else -1
+    lock_fd        controller alone: one of this gateway acts at a time, who holds a lock on it
     is_successor   controller alone: another one was there before it
     prefix         directory of -p, with a slash at its end
     """
 
     __slots__ = (
         "bells", "control_fd", "controller_path", "error_log", "generation", "internal_path",
-        "is_successor", "ledger", "listeners", "number", "options", "prefix", "replicas_fd",
-        "shared", "_is_leaving",
+        "is_successor", "ledger", "listeners", "lock_fd", "number", "options", "prefix",
+        "replicas_fd", "shared", "_is_leaving",
     )  # fmt: skip
 
     def __init__(self, number: int, generation: int, options: Options, log: ErrorLog) -> None:
@@ -69,6 +70,7 @@ class Seat:
         self.shared: dict[str, int] = {}
         self.bells: list[int] = []
         self.replicas_fd = -1
+        self.lock_fd = -1
         self.is_successor = False
         self._is_leaving = False
 

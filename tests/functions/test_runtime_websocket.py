@@ -287,12 +287,12 @@ def test_a_replica_that_is_stopped_says_goodbye(running, tmp_path: Path) -> None
 
 
 def test_who_is_silent_is_asked_and_given_up(running, tmp_path: Path) -> None:
-    it = running(WEBSOCKET_PING_S="1.5")         # a busy machine answers within that, too
+    it = running(WEBSOCKET_PING_S="1")           # a busy machine answers within that, too
     with (
         WebSocketClient(it.connect(), "/?answers") as answers,
         WebSocketClient(it.connect(), "/?silent") as silent,
     ):
-        for _ in range(3):
+        for _ in range(6):
             ping = answers.hear()
             assert isinstance(ping, Ping)
             answers.say(ping.response())

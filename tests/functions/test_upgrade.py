@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 
 import pytest
-from gateway import Gateway, descendants, title, wait_for
+from gateway import Gateway, controllers, descendants, title, wait_for
 
 HANDLER = """
 import os
@@ -51,11 +51,6 @@ def upgraded(headrace) -> Iterator[Callable[[], tuple[Gateway, int, str]]]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         wait_for(lambda pid=pid: not title(pid), 10)
-
-
-def controllers(*masters: int) -> list[int]:
-    found = {pid for master in masters for pid in descendants(master)}
-    return [pid for pid in found if title(pid) == "headrace: controller process"]
 
 
 def test_the_new_controller_is_the_only_one_and_no_replica_ends(upgraded) -> None:

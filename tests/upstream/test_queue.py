@@ -115,6 +115,26 @@ def test_who_leaves_makes_room(limited) -> None:
     assert slow.asked == ["/slow", "/next"]
 
 
+def test_a_crowd_that_leaves_the_line_leaves_nothing(limited) -> None:
+    """More than the worker keeps requests for: their memory is freed while their places stand."""
+    gateway, slow = limited(
+        "size=4000", "worker_rlimit_nofile 8192; events { worker_connections 4096; }"
+    )
+    with gateway.client() as first:
+        first.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_for(lambda: slow.asked)
+        workers = gateway.workers()
+        crowd = [gateway.client() for _ in range(1300)]
+        for client in crowd:
+            client.send("GET /gone HTTP/1.1\r\nHost: a\r\n\r\n")
+        for client in crowd:
+            client.close()
+        assert first.read().text == "/slow"
+    for n in range(3):
+        assert gateway.get(f"/{n}").text == f"/{n}"
+    assert gateway.workers() == workers
+
+
 def test_what_another_worker_lets_go_is_noticed(limited) -> None:
     """With a zone max_conns counts for all; nobody tells, so it is looked at."""
     gateway, slow = limited("size=100; zone app 1m", "worker_processes 2;")

@@ -60,7 +60,7 @@ class Api:
         self.auth.open({auth_path(it) for it in servers})
         if self._is_open:
             return []
-        path = block.path(block.get("store")) if blocks else http.path("var/functions.db")
+        path = block.path(block.get("store"))
         self.store = Store(os.path.abspath(path))
         self._is_open = True
         self.namespaces = self.store.namespaces()

@@ -104,7 +104,8 @@ class Local(Provider):
         env = dict(version.env)
         path = env.get("PATH", os.environ.get("PATH", os.defpath))
         if shutil.which(argv[0], path=path) is None:
-            raise Refusal(f'there is no program "{argv[0]}"')
+            who = f" that user {os.geteuid()} may run" if os.geteuid() else ""
+            raise Refusal(f'there is no program "{argv[0]}"{who}')
         if not os.path.isdir(version.cwd):
             raise Refusal(f'there is no folder "{version.cwd}"')
         for file in version.files if version.handler.kind not in ("command", "fork") else ():

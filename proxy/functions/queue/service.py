@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from proxy.functions.queue.calls import Settings
 from proxy.functions.queue.tally import Tally
+from proxy.functions.queue.words import URL
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 AGAIN_S = 5.0
 GRACE_S = 30.0  # for running calls, when there is another conf
-URL = "sqlite:var/queue.db"
 
 
 class Service:

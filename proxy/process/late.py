@@ -1,0 +1,64 @@
+"""Modules that are imported when first needed. A child that gives up root imports them before:
+afterwards it may not be able to read the folder of its interpreter."""
+
+from __future__ import annotations
+
+import contextlib
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from proxy.process.generation import has_functions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from proxy.conf.inherit import Block
+
+# Python's own, which it looks for by name, or which libraries look for when first used.
+PYTHON = (
+    "encodings.ascii", "encodings.latin_1", "encodings.idna", "stringprep", "unicodedata",
+    "concurrent.futures.thread", "difflib", "glob", "grp", "pwd", "traceback", "_strptime",
+)  # fmt: skip
+OURS = ("proxy.conf.known", "proxy.upstream.follow", "proxy.upstream.tls", "proxy.filters._crypt")
+NAMES = (
+    "proxy.engine.resolver", "dns.exception", "dns.flags", "dns.message", "dns.name", "dns.rcode",
+    "dns.rdatatype", "dns.rdtypes.IN.A", "dns.rdtypes.IN.AAAA", "dns.rdtypes.IN.SRV",
+    "dns.rdtypes.ANY.CNAME", "dns.rdtypes.ANY.SOA", "dns.rdtypes.ANY.OPT",
+)  # fmt: skip
+FUNCTIONS = (
+    "proxy.functions.declared", "proxy.functions.links", "proxy.functions.model",
+    "proxy.functions.orders", "proxy.functions.provider", "proxy.functions.providers.local",
+    "proxy.functions.providers.openfaas", "proxy.functions.providers.static",
+    "proxy.functions.queue.allowed", "proxy.functions.queue.streams", "proxy.functions.schedule",
+    "cronsim", "h11", "importlib.metadata", "ssl",
+)  # fmt: skip
+CONTROLLER = (
+    "proxy.functions.api.functions", "proxy.functions.api.logs", "proxy.functions.api.namespaces",
+    "proxy.functions.api.page", "proxy.functions.api.secrets", "proxy.functions.api.service",
+    "proxy.functions.api.system", "proxy.functions.api.versions", "proxy.functions.call",
+    "proxy.functions.http", "proxy.functions.queue.api", "proxy.functions.queue.callback",
+    "proxy.functions.queue.runner", "proxy.functions.queue.sqlite", "sqlite3",
+)  # fmt: skip
+JETSTREAM = ("proxy.functions.queue.jetstream", "nats.js.api", "nats.js.errors")
+
+
+def import_late(model: Block, is_controller: bool) -> None:
+    """What a worker, or the controller, of that conf may import later."""
+    for name in names(model, is_controller):
+        with contextlib.suppress(ImportError):  # whoever needs it says so
+            import_module(name)
+
+
+def names(model: Block, is_controller: bool) -> Iterator[str]:
+    """Its modules: none that is dear and that this conf does not need."""
+    yield from PYTHON
+    yield from OURS
+    blocks = list(model.below())
+    if any(it.own("resolver") for it in blocks):
+        yield from NAMES
+    if has_functions(model):
+        yield from FUNCTIONS
+    if is_controller:
+        yield from CONTROLLER
+        if any(str(it.own("queue")).startswith("nats:") for it in blocks):
+            yield from JETSTREAM
