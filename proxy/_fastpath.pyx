@@ -88,10 +88,14 @@ from proxy.wire._h1 cimport (
 )
 from proxy.wire._h2 cimport *
 from proxy.wire._h2head cimport (
-    HeadRoom, room_for, room_for_answer, room_for_trailers, write_answer_block, write_trailer_block,
+    BLOCK_MALFORMED, BLOCK_WRONG, HeadRoom, read_request_block, room_for, room_for_answer,
+    room_for_trailers, skip_block, write_answer_block, write_trailer_block,
 )
 from proxy.wire._h1answer cimport frame_answer, write_answer_head, write_trailers
-from proxy.wire._hpack cimport put_status
+from proxy.wire._hpack cimport (
+    HPACK_FIELD, HpackField, HpackTable, begin_block, begin_table, free_table, grown, put_status,
+    read_field,
+)
 from proxy.wire._proxy_protocol cimport PROXY_HEADER_MAX, ProxyHeader, read_proxy_header
 from proxy.wire._websocket cimport (
     CLOSE_MOST, FRAME_HEAD, FRAME_MORE, FRAMES_OVER, HEAD_MOST, IN_HEAD, IN_PAYLOAD, PING_MOST,
@@ -167,6 +171,7 @@ include "_fastpath/listener.pxi"
 include "_fastpath/stream.pxi"
 include "_fastpath/client.pxi"
 include "_fastpath/h2.pxi"
+include "_fastpath/h3.pxi"
 include "_fastpath/pool.pxi"
 include "_fastpath/upstream.pxi"
 include "_fastpath/websocket.pxi"

@@ -40,6 +40,7 @@ from proxy.observe.error_log import WARN
 from proxy.observe.freeze import Logs
 from proxy.observe.numbers import Numbers
 from proxy.process.groups import has_controller
+from proxy.quic.freeze import freeze_quic
 from proxy.routing._function_routes import FunctionRoutes
 from proxy.routing._names import host_of
 from proxy.routing.location import add_hidden, build_tree, patterns_of
@@ -113,7 +114,7 @@ class Plan:
             self.upstreams = upstream_freeze.Upstreams(http, self.resolver_of, tls.make_client)
             self.numbers.upstreams = self.upstreams.all
             if seat is not None:
-                self.upstreams.share(upstream_zones(http, seat))
+                self.upstreams.share(upstream_freeze.zones_of(http, seat.shared))
             for block in http.find("server"):
                 self.servers[id(block)] = self.freeze_server(block)
             self.listen_inside(http)
@@ -130,8 +131,10 @@ class Plan:
             listener.key = address.key
             listener.names = names
             listener.default_server = default
-            listener.is_tls = address.is_ssl
-            freeze_h2(listener, address, servers=[it for _, it in pairs])
+            listener.is_tls = address.is_ssl or address.is_quic
+            if address.is_quic:
+                freeze_quic(listener, address, finder(names), tls.pem_of, seat and seat.quic_key)
+            freeze_h2(listener, address, [it for _, it in pairs])
             if address.is_ssl:
                 listener.tls = tls_door(address, [it for _, it in pairs], default, names)
             listener.is_proxied = address.is_proxy_protocol
@@ -147,7 +150,7 @@ class Plan:
                 upstreams = upstream_freeze.Upstreams(stream, self.resolver_of)
                 self.stream_upstreams = upstreams
                 if self.seat is not None:
-                    upstreams.share(upstream_zones(stream, self.seat))
+                    upstreams.share(upstream_freeze.zones_of(stream, self.seat.shared))
                 for block in stream.find("server"):
                     self.servers[id(block)] = stream_freeze.freeze_server(
                         block,
@@ -239,6 +242,7 @@ class Plan:
         server.head_bytes = first + count * size
         server.head_timeout_ms = block.get("client_header_timeout")
         server.tls = tls.freeze_server(block)
+        server.tls.is_h3 = block.get("http3")
         server.locations = build_tree(block, lambda inner: self.freeze_location(inner, server))
         server.settings = server.locations.settings
         self.add_functions(block, server)
@@ -347,7 +351,6 @@ class Plan:
             location.proxy = self.upstreams.freeze_proxy(block, target)
             location.handler_kind = HANDLE_PROXY
 
-
     def freeze_async(self, location: Location, block: Block) -> None:
         """A location of functions passes calls to the controller that are to be made later; what
         the controller itself calls is made now."""
@@ -369,7 +372,7 @@ def freeze_h2(listener: Listener, address: Any, servers: list[Server]) -> None:
     listener.h2_resets = get("http2_max_resets")
     listener.h2_control = get("http2_max_control_frames")
     for server in servers:
-        if address.is_h2 or server.block.get("http2"):
+        if (address.is_h2 or server.block.get("http2")) and not address.is_quic:
             listener.is_h2 = True
             server.tls.is_h2 = True
 
@@ -387,19 +390,19 @@ def tls_door(address: Any, servers: list[Any], default: Any, names: Any) -> Any:
                 token, 'no "ssl_certificate" is defined for the "listen ... ssl" directive'
             )
 
+    return Door(default.tls, finder(names))
+
+
+def finder(names: Any) -> Any:
+    """Who answers for a name of SNI: its Server; None: it is no name, or nobody is chosen so."""
+
     def find(name: bytes) -> Server | None:
         try:
             return names.find(host_of(name)[0])[0] if names else None
         except ValueError:
             return None
 
-    return Door(default.tls, find)
-
-
-def upstream_zones(http: Block, seat: Seat) -> dict[str, Zone]:
-    """The zones that upstream blocks name, attached."""
-    named = {zone.name for block in http.find("upstream") if (zone := block.own("zone"))}
-    return {name: Zone.attach(seat.shared[name]) for name in named if name in seat.shared}
+    return find
 
 
 def freeze_client(location: Location, block: Block) -> None:

@@ -6,12 +6,12 @@ import asyncio
 import gc
 import os
 import resource
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 from proxy import plan
-from proxy._fastpath import Worker
+from proxy._fastpath import ClientH3, Listener, Worker
 from proxy._session import Sessions, StreamListener
 from proxy.engine._watch import attach, detach
 from proxy.functions.table import Table
@@ -42,6 +42,8 @@ class Serving:
         self.worker.max_connections = connections_of(model)
         self.worker.on_full, self.worker.on_room = self.on_full, self.on_room
         self.followers: list = []
+        self.endpoints: list = []  # of QUIC
+        self.mailboxes: Any = None
 
     def run(self) -> None:
         made = plan.build(self.model, self.seat)
@@ -82,11 +84,35 @@ class Serving:
         """Accept on every address of the seat that the plan knows."""
         for key, fd in self.seat.listeners:
             listener = made.listeners.get(key)
-            if listener is not None:  # else a socket to be emptied: its address is no more
+            if isinstance(listener, Listener) and listener.quic is not None:
+                self.open_quic(listener, fd)
+            elif listener is not None:  # else a socket to be emptied: its address is no more
                 self.accepting.append((listener, fd))
         self.accept()
 
+    def open_quic(self, listener: Listener, fd: int) -> None:
+        """Speak HTTP/3 on a UDP socket of the seat."""
+        from proxy.quic.endpoint import Endpoint
+        from proxy.quic.ids import Ids
+        from proxy.quic.mailbox import Mailboxes
+
+        if self.mailboxes is None:
+            self.mailboxes = Mailboxes(self.loop, self.seat.mailboxes, self.seat.ledger)
+        settings, engine = listener.quic
+
+        def begin(connection: Any, address: tuple, fd: int) -> ClientH3:
+            return ClientH3(self.worker, listener, connection, address[0], address[1], fd)
+
+        ids = Ids(self.seat.ledger, self.seat.quic_key)
+        self.endpoints.append(
+            Endpoint(
+                self.loop, os.dup(fd), listener.key, settings, engine, ids, self.mailboxes, begin
+            )
+        )
+
     def accept(self) -> None:
+        for it in self.endpoints:
+            it.is_accepting = True
         for listener, fd in self.accepting:
             whose = self.sessions if isinstance(listener, StreamListener) else self.worker
             whose.accept(listener, os.dup(fd))  # a pause closes this one, not the seat's
@@ -105,6 +131,8 @@ class Serving:
 
     def stop_accepting(self) -> None:
         self.is_accepting = False
+        for it in self.endpoints:
+            it.is_accepting = False
         for listener, _ in self.accepting:
             listener.close()
 
@@ -129,6 +157,8 @@ class Serving:
                 self.quit(GOING_AWAY)
             elif order == orders.REPLACED:
                 self.quit(SERVICE_RESTART)
+                for it in self.endpoints:
+                    it.leave_socket()
             elif order == orders.REOPEN:
                 self.logs.reopen()
 

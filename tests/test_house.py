@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, frozenset[str] | str] = {
     "stream": ROOM | {"upstream"},  # where a session goes
     "observe": ROOM,
     "engine": ROOM - {"wire"},  # nobody here speaks HTTP
+    "quic": ROOM - {"wire"},  # the fast path hands heads to the codecs
     # these see all rooms
     "process": EVERYTHING,
     "order": EVERYTHING,

@@ -26,6 +26,32 @@ cdef void write_frames(void* worker) noexcept:
         w.settle()
 
 
+cdef inline void set_head_limits(HeadRoom* room, Server s) noexcept:
+    room.lim.max_line = s.line_bytes
+    room.lim.max_head = s.head_bytes
+    room.lim.max_fields = <uint16_t>s.max_fields
+    room.lim.ignore_invalid = s.ignore_invalid
+    room.lim.underscores_allowed = s.underscores
+
+
+cdef bint open_head_room(Worker w, Server s, size_t block_n) noexcept:
+    """Where a head of block_n bytes can be read to, by the rules of s. False: no memory."""
+    cdef HeadRoom* room = &w.head_room
+    cdef size_t need = room_for(s.head_bytes, block_n)
+    cdef char* larger
+    if room.n < need:
+        larger = <char*>realloc(room.bytes, need)
+        if larger == NULL:
+            return False
+        room.bytes = larger
+        room.n = need
+        room.fields = w.fields
+        room.cap_fields = w.cap_fields
+        room.head = &w.head
+    set_head_limits(room, s)
+    return True
+
+
 @final
 cdef class StreamTimer(Timed):
     """The time limit of one stream: that of the side that is waited for."""
@@ -110,6 +136,14 @@ cdef class H2Stream(ClientStream):
             h.on_closed_stream(self)
         if r is not None:
             Py_DECREF(r)
+
+    cdef void give_back(self, Worker w, Request r) noexcept:
+        self.end()
+        if len(w.free_requests_h2) < MAX_POOLED:
+            w.free_requests_h2.append(r)
+
+    cdef uint32_t held_bytes(self) noexcept:
+        return self.held_n
 
     # ---------------------------------------------------------------- the answer goes out
 
@@ -457,9 +491,6 @@ cdef class ClientH2:
     cdef void begin(self, ClientH1 conn) noexcept:
         cdef Listener at = conn.listener
         cdef Server s = at.default_server
-        cdef HeadRoom* room = &conn.w.head_room
-        cdef size_t need
-        cdef char* larger
         self.conn = conn
         self.w = conn.w
         self.counted_ms = conn.idle_since_ms = clock.now_ms
@@ -469,17 +500,9 @@ cdef class ClientH2:
         self.c.max_parts = at.h2_parts
         self.c.max_resets = at.h2_resets
         self.c.max_control = at.h2_control
-        need = room_for(s.head_bytes, self.c.max_block)
-        if room.n < need:
-            larger = <char*>realloc(room.bytes, need)
-            if larger == NULL:
-                conn.abort()
-                return
-            room.bytes = larger
-            room.n = need
-            room.fields = conn.w.fields
-            room.cap_fields = conn.w.cap_fields
-            room.head = &conn.w.head
+        if not open_head_room(conn.w, s, self.c.max_block):
+            conn.abort()
+            return
         begin_h2(&self.c)
         self.will_write()
 
@@ -487,7 +510,6 @@ cdef class ClientH2:
 
     cdef void take(self, char* p, uint32_t n) noexcept:
         cdef ClientH1 conn = self.conn
-        cdef Server s = conn.listener.default_server
         cdef HeadRoom* room = &self.w.head_room
         cdef char* all_of_it = NULL
         cdef uint32_t used = 0
@@ -505,11 +527,7 @@ cdef class ClientH2:
         if clock.now_ms - self.counted_ms >= COUNTED_MS:
             self.counted_ms = clock.now_ms
             self.c.n_resets = self.c.n_control = 0
-        room.lim.max_line = s.line_bytes
-        room.lim.max_head = s.head_bytes
-        room.lim.max_fields = <uint16_t>s.max_fields
-        room.lim.ignore_invalid = s.ignore_invalid
-        room.lim.underscores_allowed = s.underscores
+        set_head_limits(room, conn.listener.default_server)
         while not self.is_over:
             event = read_frames(&self.c, p, n, &used, room)
             p += used
@@ -525,7 +543,8 @@ cdef class ClientH2:
         if conn.held_n or self.c.block_id:
             if not self.is_awaited:              # its time limit begins once
                 self.is_awaited = True
-                set_deadline(self.w.wheel, conn, clock.now_ms + s.head_timeout_ms)
+                set_deadline(self.w.wheel, conn, clock.now_ms + (
+                    conn.listener.default_server.head_timeout_ms))
         elif self.is_awaited:
             self.is_awaited = False
             self.time_idle()

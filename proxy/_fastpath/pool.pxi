@@ -1,4 +1,4 @@
-# Requests are used again, each with its Stream: of HTTP/1.1, or of HTTP/2.
+# Requests are used again, each with its Stream: of HTTP/1.1, of HTTP/2, or of HTTP/3.
 
 cdef Request new_request(Worker w):
     cdef Request r
@@ -27,6 +27,22 @@ cdef Request new_request_h2(Worker w):
     return r
 
 
+cdef Request new_request_h3(Worker w):
+    cdef Request r
+    cdef H3Stream s
+    if w.free_requests_h3:
+        r = <Request>w.free_requests_h3.pop()
+        r.begin(w, r.stream)
+    else:
+        r = Request.__new__(Request)
+        s = H3Stream.__new__(H3Stream)
+        s.client = Client.__new__(Client)
+        s.timer = H3Timer.__new__(H3Timer)
+        s.timer.stream = <PyObject*>s
+        r.begin(w, s)
+    return r
+
+
 cdef void free_request(Worker w, Request r) noexcept:
     cdef ClientStream s = <ClientStream>r.stream
     w.drop_out(s)
@@ -39,12 +55,4 @@ cdef void free_request(Worker w, Request r) noexcept:
     else:
         w.stats.reading -= 1
     r.end()
-    if s.is_multiplexed:
-        (<H2Stream>s).end()
-        if len(w.free_requests_h2) < MAX_POOLED:
-            w.free_requests_h2.append(r)
-        return
-    w.stats.waiting += 1
-    s.conn = None
-    if len(w.free_requests) < MAX_POOLED:
-        w.free_requests.append(r)
+    s.give_back(w, r)

@@ -103,7 +103,8 @@ cdef int find_host(Request r) noexcept:
     cdef char* host
     cdef Str given
     cdef int refused
-    r.server = c.listener.default_server
+    cdef Listener at = (<ClientStream>r.stream).came_to()
+    r.server = at.default_server
     r.location = <Location>r.server.settings
     if r.method == M_TRACE or r.method == M_CONNECT:
         r.keep_alive = False
@@ -118,13 +119,18 @@ cdef int find_host(Request r) noexcept:
         r.host = text(host, n)
     elif r.head.flags & H_HAS_HOST:
         return BAD_REQUEST
-    found = find_server(c.listener.names, r.host.p, r.host.n, &r.captures)
+    found = find_server(at.names, r.host.p, r.host.n, &r.captures)
     if found == NULL:
         return INTERNAL
     r.server = <Server>found
     r.location = <Location>r.server.settings
     if r.captures.n and put_groups(r) < 0:
         return NO_MEMORY
+    if r.head.version == 30:
+        if not (<ServerTls>r.server.tls).is_h3:
+            r.status = 421                       # that server does not speak it (nginx)
+            return STATUS
+        return read_target(r)
     if c.is_misled:
         r.keep_alive = False
         return PLAIN_ON_TLS

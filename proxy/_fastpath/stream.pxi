@@ -5,6 +5,24 @@ cdef class ClientStream(Stream):
     cdef ClientH1 conn            # None: the request is over, or nobody's
     cdef bint is_multiplexed      # others share its connection
 
+    cdef Listener came_to(self) noexcept:
+        """The address that its client came to."""
+        return self.conn.listener
+
+    cdef Worker worker(self) noexcept:
+        """None: the request is over, or nobody's."""
+        return self.conn.w if self.conn is not None else None
+
+    cdef void give_back(self, Worker w, Request r) noexcept:
+        """The request was freed: it may be used again."""
+
+    cdef void go_on(self) noexcept:
+        """What it put off until all others are done."""
+
+    cdef uint32_t held_bytes(self) noexcept:
+        """What came of a body and was not taken."""
+        return 0
+
     cdef void ask_body(self, Request r) noexcept:
         """Somebody wants the body now."""
 
@@ -59,18 +77,25 @@ cdef class ClientStream(Stream):
 
     cdef void hold_back(self, Request r, uint64_t wait_ms) noexcept:
         cdef Pacer pacer
-        if self.conn is None:
+        cdef Worker w = self.worker()
+        if w is None:
             return
         pacer = Pacer.__new__(Pacer)
-        pacer.w = self.conn.w
+        pacer.w = w
         pacer.r = <PyObject*>r
         r.pacer = pacer
-        set_deadline(self.conn.w.wheel, pacer, clock.now_ms + wait_ms)
+        set_deadline(w.wheel, pacer, clock.now_ms + wait_ms)
 
 
 @final
 cdef class H1Stream(ClientStream):
     """The Stream of a ClientH1; lives and is pooled together with its Request."""
+
+    cdef void give_back(self, Worker w, Request r) noexcept:
+        w.stats.waiting += 1
+        self.conn = None
+        if len(w.free_requests) < MAX_POOLED:
+            w.free_requests.append(r)
 
     cdef int send_head(self, Request r) noexcept:
         cdef ClientH1 c = self.conn

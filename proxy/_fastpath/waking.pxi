@@ -24,7 +24,7 @@ cdef int wait_for_replica(Worker w, Request r) noexcept:
     cdef uint32_t n_bytes = r.head.size
     cdef int fd = -1
     if s.is_multiplexed:                         # its connection is read on: it tells of its end
-        n_bytes += (<H2Stream>s).held_n
+        n_bytes += s.held_bytes()
     elif c is not None:
         fd = c.fd
         n_bytes += c.held_n

@@ -31,7 +31,9 @@ cdef class Worker(Conductor):
     cdef uint16_t cap_fields
     cdef list free_requests
     cdef list free_requests_h2
-    cdef list later               # H2Streams that have something to do when all others are done
+    cdef list free_requests_h3
+    cdef set clients_h3
+    cdef list later               # ClientStreams that have something to do when all others are done
     cdef list lines               # of upstreams that have room again
     cdef PyObject* unwritten      # ClientH2s whose frames wait for the end of the turn
     cdef HeadRoom head_room       # where requests of HTTP/2 are read to
@@ -62,7 +64,8 @@ cdef class Worker(Conductor):
         self.cap_fields = 1024
         self.fields = <Field*>malloc(self.cap_fields * sizeof(Field))
         self.answer_fields = <Field*>malloc(self.cap_fields * sizeof(Field))
-        self.free_requests, self.free_requests_h2, self.copies = [], [], set()
+        self.free_requests, self.free_requests_h2, self.free_requests_h3 = [], [], []
+        self.copies, self.clients_h3 = set(), set()
         self.later = []
         self.lines = []
         self.stats = &nobody_counts
@@ -186,6 +189,8 @@ cdef class Worker(Conductor):
                 c.h2.warn()
             elif c.state == C_TUNNEL:
                 leave_tunnel(c, leave_code)
+        for h3 in list(self.clients_h3):
+            h3.warn()
         self.settle()
         self.look_at_end()
 
@@ -262,7 +267,7 @@ cdef class Worker(Conductor):
             if c is not None and not c.is_closing:
                 c.run_held()
             while len(self.later):
-                (<H2Stream>self.later.pop()).go_on()
+                (<ClientStream>self.later.pop()).go_on()
             while len(self.lines):
                 (<Line>self.lines.pop()).go_on()
             if self.ask_n:

@@ -37,6 +37,7 @@ cdef class ServerTls:
     cdef public size_t record_bytes   # ssl_buffer_size; RECORD_BYTES at most
     cdef public int verify            # 0 off, 1 on, 2 optional, 3 optional_no_ca
     cdef public bint is_h2            # ALPN may choose HTTP/2
+    cdef public bint is_h3            # http3
     cdef public bint rejects          # ssl_reject_handshake
     cdef public object rules          # equal where client certificates are verified alike
 

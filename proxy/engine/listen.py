@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 BACKLOG = 511  # nginx's on Linux
 PORT_WITHOUT_LISTEN = 80
 PORT_WITHOUT_LISTEN_OR_ROOT = 8000
-NOT_IN_STREAM = ("udp", "default_server", "default", "http2")
-NOT_YET = ("quic", "multipath")
+NOT_IN_STREAM = ("udp", "default_server", "default", "http2", "quic")
+NOT_YET = ("multipath",)
+UDP = "/udp"  # at the end of a key: HTTP/3 may be spoken where TCP listens too
+
+
+NOT_WITH_QUIC = (
+    "ssl", "http2", "proxy_protocol", "backlog", "fastopen", "deferred", "so_keepalive",
+)  # fmt: skip
 
 
 class SocketOptions:
@@ -55,6 +61,7 @@ class Listen:
         "is_default",
         "is_h2",
         "is_proxy_protocol",
+        "is_quic",
         "is_set",
         "is_ssl",
         "options",
@@ -69,16 +76,19 @@ class Listen:
         self.is_default = False
         self.is_h2 = False
         self.is_proxy_protocol = False
+        self.is_quic = False
         self.is_set = False
         self.is_ssl = False
 
 
 class Address:
     """One address to listen on: `key` as nginx prints it (`0.0.0.0:80`, `[::1]:80`,
-    `unix:/path`), `sockaddr` as bind takes it, `servers` in the order of the conf."""
+    `unix:/path`), and UDP behind it for QUIC; `sockaddr` as bind takes it, `servers` in the order
+    of the conf."""
 
     __slots__ = (
-        "default_server", "family", "has_default", "is_h2", "is_proxy_protocol", "is_ssl", "key",
+        "default_server", "family", "has_default", "is_h2", "is_proxy_protocol", "is_quic",
+        "is_ssl", "key",
         "options", "servers", "sockaddr", "_is_changed", "_is_set", "_protocols",
     )  # fmt: skip
 
@@ -88,6 +98,7 @@ class Address:
         self.sockaddr = sockaddr
         self.options = listen.options
         self.is_ssl = listen.is_ssl
+        self.is_quic = listen.is_quic
         self.is_h2 = listen.is_h2
         self.is_proxy_protocol = listen.is_proxy_protocol
         self.servers = [server]
@@ -167,7 +178,20 @@ def read_listen(args: list[Token], block: Block) -> Listen:
         else:
             _read_parameter(listen, parameter)
     listen.places = _read_places(args[0])
+    if listen.is_quic:
+        _become_quic(listen, args)
     return listen
+
+
+def _become_quic(listen: Listen, args: list[Token]) -> None:
+    """What is said of TCP cannot be said of QUIC. Raises ConfError, worded as nginx."""
+    for parameter in args[1:]:
+        name = parameter.partition("=")[0]
+        if name in NOT_WITH_QUIC:
+            raise ConfError(parameter, f'"{name}" parameter is incompatible with "quic"')
+    if any(family == AF_UNIX for _, family, _ in listen.places):
+        raise ConfError(listen.token, '"quic" parameter is not supported on a Unix socket')
+    listen.places = [(key + UDP, family, name) for key, family, name in listen.places]
 
 
 def read_stream_listen(args: list[Token], block: Block) -> Listen:
@@ -199,6 +223,9 @@ def _read_parameter(listen: Listen, token: Token) -> None:
         return
     if token == "proxy_protocol":
         listen.is_proxy_protocol = True
+        return
+    if token == "quic":
+        listen.is_quic = True
         return
     if token in NOT_YET:
         raise ConfError(
@@ -346,7 +373,7 @@ directive(
     read=read_listen,
     many=True,
     inherit=False,
-    syntax="address[:port] | port | unix:path [default_server] [ssl] [http2] "
+    syntax="address[:port] | port | unix:path [default_server] [ssl] [http2] [quic] "
     "[proxy_protocol] "
     "[backlog=number] [rcvbuf=size] [sndbuf=size] [fastopen=number] [deferred] [bind] "
     "[ipv6only=on|off] [reuseport] [so_keepalive=on|off|[idle]:[interval]:[count]]",

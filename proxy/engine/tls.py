@@ -323,6 +323,19 @@ def _make_server(block: Block, server: ServerTls) -> Context:
     return context
 
 
+def pem_of(block: Block) -> tuple[bytes, bytes, tuple[bytes, ...]] | None:
+    """The first certificate of a server with its chain, its key, and passwords, as the files have
+    them; None: it has none. Raises ConfError."""
+    certificates, keys = block.get("ssl_certificate"), block.get("ssl_certificate_key")
+    if not certificates or not keys:
+        return None
+    return (
+        _content(block, certificates[0], "cannot load certificate"),
+        _content(block, keys[0], "cannot load certificate key"),
+        tuple(block.get("ssl_password_file") or ()),
+    )
+
+
 def make_client(block: Block) -> Context:
     """A context to dial upstreams with, as the proxy_ssl_… directives say. Raises ConfError."""
     from proxy.engine._tls import prepare

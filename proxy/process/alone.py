@@ -41,6 +41,8 @@ def run_alone(options: Options, generation: Generation, sockets: Sockets) -> Non
     seat.control_fd = theirs.fileno()
     seat.listeners = sockets.of_slot(0, generation.keys)
     seat.shared = generation.shared
+    seat.mailboxes = generation.mailboxes
+    seat.quic_key = generation.quic_key
     is_again = False
 
     def on_signal(number: int, _frame: FrameType | None) -> None:

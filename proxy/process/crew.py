@@ -105,6 +105,8 @@ class Crew:
         seat.shared = generation.shared
         seat.ledger = ledger
         seat.bells = generation.bells
+        seat.mailboxes = generation.mailboxes
+        seat.quic_key = generation.quic_key
         seat.controller_path = os.fsdecode(self.controller_socket.getsockname())
         seat.internal_path = generation.internal_path
         channel = None

@@ -43,6 +43,9 @@ class Seat:
                    the conf has functions
     shared         name → descriptor of a zone of shared memory
     bells          an eventfd for each ledger: by it one worker wakes another
+    mailboxes      (descriptor to read, to write) for each ledger, where QUIC is spoken: datagrams
+                   that came to another worker than whose connection they belong to
+    quic_key       what connection ids and Retry tokens are made with, the same in all generations
     replicas_fd    controller alone: the channel of replicas.py, else -1
     lock_fd        controller alone: one of this gateway acts at a time, who holds a lock on it
     is_successor   controller alone: another one was there before it
@@ -51,8 +54,8 @@ class Seat:
 
     __slots__ = (
         "bells", "control_fd", "controller_path", "error_log", "generation", "internal_path",
-        "is_successor", "ledger", "listeners", "lock_fd", "number", "options", "prefix",
-        "replicas_fd", "shared", "_is_leaving",
+        "is_successor", "ledger", "listeners", "lock_fd", "mailboxes", "number", "options",
+        "prefix", "quic_key", "replicas_fd", "shared", "_is_leaving",
     )  # fmt: skip
 
     def __init__(self, number: int, generation: int, options: Options, log: ErrorLog) -> None:
@@ -69,6 +72,8 @@ class Seat:
         self.internal_path = ""
         self.shared: dict[str, int] = {}
         self.bells: list[int] = []
+        self.mailboxes: list[tuple[int, int]] = []
+        self.quic_key = b""
         self.replicas_fd = -1
         self.lock_fd = -1
         self.is_successor = False

@@ -3,7 +3,8 @@
 A worker inherits the sockets of its slot at fork; its successor inherits the same ones, so that a
 reload or a death resets no connection that waits in an accept queue. A slot that is given up
 (fewer workers) is first no longer chosen by the kernel, then drained by the worker that has it,
-then closed. A Unix socket has no SO_REUSEPORT: all slots share one.
+then closed. A Unix socket has no SO_REUSEPORT: all slots share one. A UDP socket (QUIC) has no
+queue of clients: what it gets is passed on to whose it is by the workers themselves.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from _socket import (
     SO_REUSEADDR,
     SO_REUSEPORT,
     SO_SNDBUF,
+    SOCK_DGRAM,
     SOCK_STREAM,
     SOL_SOCKET,
     TCP_DEFER_ACCEPT,
@@ -36,6 +38,7 @@ from _socket import (
 )
 from typing import TYPE_CHECKING, Any
 
+from proxy.engine.listen import UDP
 from proxy.process import _kernel
 
 if TYPE_CHECKING:
@@ -119,7 +122,8 @@ class Sockets:
                     held.sockets.append(sock)
                 for sock in held.sockets:
                     _set_options(sock, address)
-                    sock.listen(address.options.backlog)
+                    if not address.is_quic:
+                        sock.listen(address.options.backlog)
         except OSError as error:
             self._undo(fresh)
             line = f"bind() to {address.key} failed ({error.errno}: {error.strerror})"
@@ -138,8 +142,16 @@ class Sockets:
     def _probe(self, addresses: list[Address], say: Callable[[str], None]) -> None:
         """SO_REUSEPORT would share an address with whoever of the same user has it too, in
         silence. A bind without it tells, as it tells nginx; a taken address is tried again."""
-        ours = {held.sockaddr[1] for held in self._held.values() if held.family != AF_UNIX}
-        left = [it for it in addresses if it.family != AF_UNIX and it.sockaddr[1] not in ours]
+        ours = {
+            (held.sockaddr[1], key.endswith(UDP))
+            for key, held in self._held.items()
+            if held.family != AF_UNIX
+        }
+        left = [
+            it
+            for it in addresses
+            if it.family != AF_UNIX and (it.sockaddr[1], it.is_quic) not in ours
+        ]
         for attempt in range(TRIES):
             taken = []
             for address in left:
@@ -253,9 +265,10 @@ def probe(address: Address) -> OSError | None:
     if address.family == AF_UNIX:
         return None
     try:
-        sock = socket(address.family, SOCK_STREAM)
+        sock = socket(address.family, SOCK_DGRAM if address.is_quic else SOCK_STREAM)
         try:
-            sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+            if not address.is_quic:  # two of UDP could both have it
+                sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
             if address.family == AF_INET6:
                 sock.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, address.options.is_ipv6_only)
             sock.bind(address.sockaddr)
@@ -273,11 +286,12 @@ def key_of(sock: socket) -> tuple[str, Any]:
         path = os.fsdecode(name)
         return f"unix:{path}", path
     host, port = name[0], name[1]
-    return (f"[{host}]:{port}" if sock.family == AF_INET6 else f"{host}:{port}"), (host, port)
+    key = f"[{host}]:{port}" if sock.family == AF_INET6 else f"{host}:{port}"
+    return key + (UDP if sock.type == SOCK_DGRAM else ""), (host, port)
 
 
 def _bound(address: Address) -> socket:
-    sock = socket(address.family, SOCK_STREAM)
+    sock = socket(address.family, SOCK_DGRAM if address.is_quic else SOCK_STREAM)
     try:
         sock.setblocking(False)
         if address.family == AF_UNIX:
@@ -288,7 +302,8 @@ def _bound(address: Address) -> socket:
             if owner is not None and owner[0] != os.getuid():
                 os.chown(address.sockaddr, *owner)
             return sock
-        sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        if not address.is_quic:
+            sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
         sock.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
         if address.family == AF_INET6:
             sock.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, address.options.is_ipv6_only)
@@ -318,7 +333,7 @@ def _set_options(sock: socket, address: Address) -> None:
         sock.setsockopt(SOL_SOCKET, SO_RCVBUF, options.receive_bytes)
     if options.send_bytes is not None:
         sock.setsockopt(SOL_SOCKET, SO_SNDBUF, options.send_bytes)
-    if address.family == AF_UNIX:
+    if address.family == AF_UNIX or address.is_quic:
         return
     if options.keepalive is not None:
         sock.setsockopt(SOL_SOCKET, SO_KEEPALIVE, options.keepalive)

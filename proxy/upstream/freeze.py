@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import proxy.upstream._variables  # noqa: F401  (declares $proxy_host and its kin)
+from proxy.base._shm import Zone
 from proxy.upstream._rewrite import freeze_cookies, freeze_redirects
 from proxy.upstream._settings import ProxySettings
 from proxy.upstream._sticky import StickyCookie, StickyKey
@@ -218,3 +219,9 @@ def make_sticky(sticky: Sticky, block: Block) -> StickyCookie | StickyKey:
         return StickyKey(keys, sticky.kind == "route")
     age_s, others = sticky.lifetime
     return StickyCookie(sticky.name.encode(), compile_text(others, block), age_s)
+
+
+def zones_of(outer: Block, shared: Mapping[str, int]) -> dict[str, Zone]:
+    """The zones that upstream blocks of `outer` name, attached; `shared`: their descriptors."""
+    named = {zone.name for block in outer.find("upstream") if (zone := block.own("zone"))}
+    return {name: Zone.attach(shared[name]) for name in named if name in shared}

@@ -66,8 +66,12 @@ CONFLICTS = [
     ),
     ("server { listen 127.0.0.1:81; listen 127.0.0.1:81; }", "a duplicate listen 127.0.0.1:81"),
     (
-        "server { listen 127.0.0.1:81 quic; }",
-        'the "quic" parameter of "listen" is known to nginx, not supported by Headrace',
+        "server { listen 127.0.0.1:81 quic ssl; }",
+        '"ssl" parameter is incompatible with "quic"',
+    ),
+    (
+        "server { listen 127.0.0.1:81 multipath; }",
+        'the "multipath" parameter of "listen" is known to nginx, not supported by Headrace',
     ),
     ("server { listen 127.0.0.1:81 bogus; }", 'invalid parameter "bogus"'),
     ("server { listen 127.0.0.1:81 backlog=0; }", 'invalid backlog "backlog=0"'),

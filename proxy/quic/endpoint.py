@@ -1,0 +1,247 @@
+"""One UDP address of one worker: datagrams find their connection, or the worker that has it.
+
+Reads what came, at most READ_AT_ONCE at a time, and writes what its connections have to send
+once for all of them. Connections that nobody here knows are begun, with a Retry first while many
+handshakes are under way, and refused when there are too many.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from _socket import SOL_UDP, socket
+from typing import TYPE_CHECKING, Any
+
+from proxy.quic.ids import LEAST_RESET, read_beginning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.quic.engine import Address, Client, Connection, Engine, Settings
+    from proxy.quic.ids import Ids
+    from proxy.quic.mailbox import Mailboxes
+
+READ_AT_ONCE = 64  # datagrams: then others have their turn
+MOST_BYTES = 65536  # of a datagram
+LEAST_INITIAL = 1200  # what is shorter begins no connection (RFC 9000 §14.1)
+LEAST_WAIT_S = 0.001  # the loop's clock has milliseconds: a sooner deadline would spin
+RETRY_FROM = 64  # handshakes under way: from here on addresses are validated first
+MOST_HANDSHAKES = 512  # more are not begun: a handshake costs milliseconds and 100 KB
+UDP_SEGMENT = 103  # linux/udp.h
+SEGMENTS, SEGMENTS_BYTES = 64, 65000  # that the kernel cuts at once (UDP_MAX_SEGMENTS)
+
+
+class Endpoint:
+    """`fd` is ours from now on. `begin` makes the worker's Client of a finished handshake."""
+
+    def __init__(
+        self,
+        loop: Any,
+        fd: int,
+        key: str,
+        settings: Settings,
+        engine: Engine,
+        ids: Ids,
+        mailboxes: Mailboxes,
+        begin: Callable[[Connection, tuple, int], Client],
+    ) -> None:
+        self.loop = loop
+        self.key = key
+        self.settings = settings
+        self.engine = engine
+        self.ids = ids
+        self.mailboxes = mailboxes
+        self.begin = begin
+        self.sock = socket(fileno=fd)
+        self.sock.setblocking(False)
+        self.by_id: dict[bytes, Connection] = {}
+        self.handshakes: set[Connection] = set()
+        self.dirty: dict[Connection, None] = {}
+        self.is_accepting = True
+        self.is_flushing = False
+        self.room = memoryview(bytearray(MOST_BYTES))
+        mailboxes.open(key, self.take)
+        loop.add_reader(self.sock.fileno(), self.on_readable)
+
+    # -- in -------------------------------------------------------------------------------------
+    def on_readable(self) -> None:
+        for _ in range(READ_AT_ONCE):
+            try:
+                count, address = self.sock.recvfrom_into(self.room)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                continue  # an ICMP error of an earlier datagram
+            self.take(bytes(self.room[:count]), address, False)
+        self.flush()
+
+    def take(self, data: bytes, address: Address, is_forwarded: bool) -> None:
+        """One datagram; a forwarded one came to another worker, and is not forwarded again."""
+        beginning = read_beginning(data)
+        if beginning is None:
+            return
+        now_s = time.monotonic()
+        connection = self.by_id.get(beginning.target)
+        if connection is None:
+            owner = self.ids.owner_of(beginning.target)
+            if owner >= 0 and owner != self.ids.owner and not is_forwarded:
+                self.mailboxes.send(owner, self.key, data, address)
+                return
+            if not beginning.is_long:
+                if owner == self.ids.owner and len(data) >= LEAST_RESET:
+                    self.write(self.ids.reset(beginning.target), address)
+                return
+            connection = self.accept(data, address, beginning.version, now_s)
+            if connection is None:
+                return
+        connection.receive(data, address, now_s)
+        self.will_send(connection)
+
+    def accept(self, data: bytes, address: Address, version: int, now_s: float) -> Any:
+        """A connection that begins with this datagram, or None."""
+        if len(data) < LEAST_INITIAL or not self.is_accepting or address[1] == 0:
+            return None
+        answer = None
+        if not self.engine.is_version_known(version):
+            answer = self.engine.refuse_version(data)
+        elif self.settings.retry or len(self.handshakes) >= RETRY_FROM:
+            answer = self.engine.retry(data, address, self.ids.new(), now_s)
+        if answer is not None:
+            self.write(answer, address)
+            return None
+        if len(self.handshakes) >= MOST_HANDSHAKES:
+            return None
+        connection = self.engine.accept(data, address, self, now_s)
+        if isinstance(connection, bytes):
+            self.write(connection, address)
+            return None
+        if connection is not None:
+            self.handshakes.add(connection)
+            connection.begun_s = now_s
+        return connection
+
+    # -- what connections ask -------------------------------------------------------------------
+    def new_id(self) -> bytes:
+        return self.ids.new()
+
+    def reset_token(self, connection_id: bytes) -> bytes:
+        return self.ids.reset_token(connection_id)
+
+    def add_id(self, connection_id: bytes, connection: Connection) -> None:
+        self.by_id[connection_id] = connection
+
+    def remove_id(self, connection_id: bytes) -> None:
+        self.by_id.pop(connection_id, None)
+
+    def on_handshake(self, connection: Connection, address: Address) -> Client:
+        self.handshakes.discard(connection)
+        return self.begin(connection, address, self.sock.fileno())
+
+    def on_over(self, connection: Connection) -> None:
+        """Its last event was told."""
+        self.handshakes.discard(connection)
+        self.dirty.pop(connection, None)
+        if connection.timer is not None:
+            connection.timer.cancel()
+            connection.timer = None
+        for it in [it for it, of in self.by_id.items() if of is connection]:
+            del self.by_id[it]
+
+    def will_send(self, connection: Connection) -> None:
+        """It may have something to send: that leaves together with others'."""
+        self.dirty[connection] = None
+        if not self.is_flushing:
+            self.is_flushing = True
+            self.loop.call_soon(self.flush)
+
+    # -- out ------------------------------------------------------------------------------------
+    def flush(self) -> None:
+        self.is_flushing = False
+        while self.dirty:
+            connection = next(iter(self.dirty))
+            del self.dirty[connection]
+            self.send_of(connection)
+
+    def send_of(self, connection: Connection) -> None:
+        now_s = time.monotonic()
+        datagrams = connection.datagrams(now_s)
+        if self.settings.gso:
+            self.write_segments(datagrams)
+        else:
+            for data, address in datagrams:
+                self.write(data, address)
+        self.arm(connection, now_s)
+
+    def arm(self, connection: Connection, now_s: float) -> None:
+        deadline_s = connection.deadline_s()
+        if connection.timer is not None:
+            connection.timer.cancel()
+            connection.timer = None
+        if connection in self.handshakes:
+            limit_s = connection.begun_s + self.settings.handshake_s
+            deadline_s = limit_s if deadline_s is None else min(deadline_s, limit_s)
+        if deadline_s is not None:
+            wait_s = max(deadline_s - now_s, LEAST_WAIT_S)
+            connection.timer = self.loop.call_later(wait_s, self.on_deadline, connection)
+
+    def on_deadline(self, connection: Connection) -> None:
+        connection.timer = None
+        now_s = time.monotonic()
+        if connection in self.handshakes and (
+            now_s >= connection.begun_s + self.settings.handshake_s
+        ):
+            self.on_over(connection)  # without a word: its address may be forged
+            return
+        connection.on_deadline(now_s)
+        self.will_send(connection)
+
+    def write(self, data: bytes, address: Address) -> None:
+        """What the kernel does not take is lost, as on any way: it is sent again in time."""
+        with contextlib.suppress(OSError):
+            self.sock.sendto(data, address)
+
+    def write_segments(self, datagrams: Any) -> None:
+        """Datagrams of one length to one address in one call (UDP_SEGMENT); a shorter one may
+        be the last of its row."""
+        row: list[bytes] = []
+        room, to = 0, None
+        for data, address in datagrams:
+            if row and (
+                address != to
+                or len(data) > len(row[0])
+                or len(row[-1]) < len(row[0])
+                or len(row) == SEGMENTS
+                or room + len(data) > SEGMENTS_BYTES
+            ):
+                self.write_row(row, to)
+                row, room = [], 0
+            row.append(data)
+            room += len(data)
+            to = address
+        if row:
+            self.write_row(row, to)
+
+    def write_row(self, row: list[bytes], address: Address | None) -> None:
+        if address is None:
+            return
+        if len(row) == 1:
+            self.write(row[0], address)
+            return
+        size = len(row[0]).to_bytes(2, "little")
+        try:
+            self.sock.sendmsg([b"".join(row)], [(SOL_UDP, UDP_SEGMENT, size)], 0, address)
+        except BlockingIOError:
+            return
+        except OSError:  # the device cannot
+            for data in row:
+                self.write(data, address)
+
+    # -- the end --------------------------------------------------------------------------------
+    def stop_accepting(self) -> None:
+        """Nothing new is begun."""
+        self.is_accepting = False
+
+    def leave_socket(self) -> None:
+        """A successor reads the socket and forwards what is ours."""
+        self.is_accepting = False
+        self.loop.remove_reader(self.sock.fileno())

@@ -1,0 +1,100 @@
+"""aioquic's HTTP/3 without its opinion on heads, which our own check has, and with bounds.
+
+One malformed request ends its stream and not its connection (RFC 9114 §4.1.2), and QPACK's
+dynamic table is not offered: a block cannot grow to more than its static entries.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pylsqpack
+from aioquic.buffer import encode_uint_var
+from aioquic.h3.connection import (
+    ErrorCode,
+    FrameType,
+    FrameUnexpected,
+    H3Connection,
+    HeadersState,
+    ProtocolError,
+    Setting,
+    encode_frame,
+)
+from aioquic.h3.events import DataReceived, HeadersReceived
+
+if TYPE_CHECKING:
+    from proxy.quic.transport import Transport
+
+MOST_SETTINGS = 4096  # bytes of a SETTINGS frame, which is held until it is whole
+
+
+class ExcessiveLoad(ProtocolError):
+    """More than we hold for anybody."""
+
+    error_code = ErrorCode.H3_EXCESSIVE_LOAD
+
+
+class TrailersReceived(HeadersReceived):
+    """The field section behind a body."""
+
+
+class Messages(H3Connection):
+    """aioquic's HTTP/3 without its opinion on heads, which our own check has, and with bounds."""
+
+    def __init__(self, transport: Transport, most_head: int) -> None:
+        self.most_head = most_head
+        super().__init__(transport)
+
+    def _init_connection(self) -> None:
+        self._max_table_capacity = self._blocked_streams = 0
+        self._decoder = pylsqpack.Decoder(0, 0)
+        super()._init_connection()
+
+    def _get_local_settings(self) -> dict[int, int]:
+        return {
+            Setting.QPACK_MAX_TABLE_CAPACITY: 0,
+            Setting.QPACK_BLOCKED_STREAMS: 0,
+            Setting.MAX_FIELD_SECTION_SIZE: self.most_head,
+        }
+
+    def _check_control_frame_type(self, frame_type: int) -> None:
+        super()._check_control_frame_type(frame_type)
+        size = self._stream[self._peer_control_stream_id or 0].frame_size or 0
+        if frame_type == FrameType.SETTINGS and size > MOST_SETTINGS:
+            raise ExcessiveLoad("too many settings")
+
+    def _check_request_or_push_frame_type(self, frame_type: int, stream: Any) -> None:
+        super()._check_request_or_push_frame_type(frame_type, stream)
+        if frame_type == FrameType.HEADERS and stream.frame_size > self.most_head:
+            raise ExcessiveLoad("a head is too large")
+
+    def _handle_request_or_push_frame(
+        self, frame_type: int, frame_data: bytes | None, stream: Any, stream_ended: bool
+    ) -> list[Any]:
+        state = stream.headers_recv_state
+        if frame_type == FrameType.DATA:
+            if state != HeadersState.AFTER_HEADERS:
+                raise FrameUnexpected("DATA frame is not allowed in this state")
+            if not frame_data and not stream_ended:
+                return []
+            return [DataReceived(frame_data or b"", stream.stream_id, stream_ended)]
+        if state == HeadersState.AFTER_TRAILERS:
+            raise FrameUnexpected("HEADERS frame is not allowed in this state")
+        fields = self._decode_headers(stream.stream_id, frame_data)
+        stream.headers_recv_state = HeadersState(state.value + 1)
+        kind = HeadersReceived if state == HeadersState.INITIAL else TrailersReceived
+        return [kind(fields, stream.stream_id, stream_ended)]
+
+    def end_sending(self, stream: int) -> None:
+        """Nothing more goes out on that stream."""
+        state = self._stream.get(stream)
+        if state is not None:
+            state.sending_ended = True
+            if state.is_ended():
+                del self._stream[stream]
+
+    def go_away(self, stream: int) -> None:
+        """No request from this stream number on will be answered (RFC 9114 §5.2)."""
+        frame = encode_frame(FrameType.GOAWAY, encode_uint_var(stream))
+        assert self._local_control_stream_id is not None
+        self._quic.send_stream_data(self._local_control_stream_id, frame)

@@ -1,0 +1,192 @@
+"""`Connection` of aioquic: one client's QUIC connection with HTTP/3 on it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from aioquic.h3.events import DataReceived
+from aioquic.quic import events
+
+from proxy.quic.messages import Messages, TrailersReceived
+
+if TYPE_CHECKING:
+    from proxy.quic.engine import Address, Client, Fields, Host
+    from proxy.quic.transport import Transport
+
+LOW_BYTES = 32 * 1024  # a stream may be written to again when no more than this is unsent
+
+
+class Talk:
+    """`Connection` of aioquic."""
+
+    def __init__(self, transport: Transport, host: Host, address: Address) -> None:
+        self.transport = transport
+        self.host = host
+        self.address = address
+        self.timer: Any = None
+        self.begun_s = 0.0
+        self.messages: Messages | None = None
+        self.client: Client | None = None
+        self.waiting: set[int] = set()  # streams that are to be told when they are writable
+        self.closing: int | None = None  # the code to close with, when all is sent
+        self.is_over = False
+
+    # -- what the host says ---------------------------------------------------------------------
+    def receive(self, data: bytes, address: Address, now_s: float) -> None:
+        try:
+            self.transport.receive_datagram(data, address, now_s)
+        except Exception as error:  # noqa: BLE001  a fault of the library costs one connection
+            self._break(error)
+        self._tell()
+
+    def datagrams(self, now_s: float) -> list[tuple[bytes, Address]]:
+        if self.is_over:
+            return []
+        try:
+            if self.closing is not None and not self.transport.has_unsent():
+                self.transport.close(self.closing)
+            return self.transport.datagrams_to_send(now_s)
+        except Exception as error:  # noqa: BLE001
+            self._break(error)
+            return []
+        finally:
+            self._tell()
+
+    def deadline_s(self) -> float | None:
+        return None if self.is_over else self.transport.get_timer()
+
+    def on_deadline(self, now_s: float) -> None:
+        try:
+            self.transport.handle_timer(now_s)
+        except Exception as error:  # noqa: BLE001
+            self._break(error)
+        self._tell()
+
+    def _break(self, error: Exception) -> None:
+        logging.getLogger("headrace").error("QUIC: %r", error)
+        self._end()
+
+    # -- what the peer says ---------------------------------------------------------------------
+    def _tell(self) -> None:
+        """Events go to the client, then it is told which streams have room."""
+        transport = self.transport
+        while not self.is_over and (event := transport.next_event()) is not None:
+            self._act(event)
+        client = self.client
+        if client is None:
+            return
+        if not self.is_over:
+            address = transport.get_peer_address()
+            if address is not None and address != self.address:
+                self.address = address
+                client.on_moved(address[0], address[1])
+            for stream in [it for it in self.waiting if self.unsent(it) <= LOW_BYTES]:
+                self.waiting.discard(stream)
+                client.on_writable(stream)
+        client.settle()
+
+    def _act(self, event: events.QuicEvent) -> None:
+        host = self.host
+        if isinstance(event, events.ConnectionIdIssued):
+            host.add_id(event.connection_id, self)
+        elif isinstance(event, events.ConnectionIdRetired):
+            host.remove_id(event.connection_id)
+        elif isinstance(event, events.HandshakeCompleted):
+            self.messages = Messages(self.transport, self.transport.settings.most_head)
+            self.address = self.transport.get_peer_address() or self.address
+            self.client = host.on_handshake(self, self.address)
+        elif isinstance(event, events.ConnectionTerminated):
+            self._end()
+        elif self.messages is not None and self.client is not None:
+            for it in self.messages.handle_event(event):
+                self._tell_message(self.client, it)
+            if isinstance(event, events.StreamReset | events.StopSendingReceived):
+                self.client.on_reset(event.stream_id)
+
+    def _tell_message(self, client: Client, event: Any) -> None:
+        stream = event.stream_id
+        if isinstance(event, DataReceived):
+            client.on_body(stream, event.data, event.stream_ended)
+        elif isinstance(event, TrailersReceived):
+            client.on_trailers(stream, event.headers, event.stream_ended)
+        else:
+            client.on_head(stream, event.headers, event.stream_ended)
+
+    def _end(self) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        self.host.on_over(self)
+        if self.client is not None:
+            self.client.on_closed()
+            self.client.settle()
+
+    # -- what the client says -------------------------------------------------------------------
+    def send_head(self, stream: int, fields: Fields, is_end: bool) -> bool:
+        if self.messages is None or self.transport.sender_of(stream) is None:
+            return False
+        self.messages.send_headers(stream, fields, is_end)
+        self.host.will_send(self)
+        return True
+
+    def send_body(self, stream: int, data: bytes, is_end: bool) -> bool:
+        if self.messages is None or self.transport.sender_of(stream) is None:
+            return False
+        if data or not is_end:
+            self.messages.send_data(stream, data, is_end)
+        else:  # a FIN alone: no DATA frame for nothing
+            self.transport.send_stream_data(stream, b"", True)
+            self.messages.end_sending(stream)
+        self.host.will_send(self)
+        return True
+
+    def unsent(self, stream: int) -> int:
+        found = self.transport._streams.get(stream)
+        if found is None or found.sender._reset_error_code is not None:
+            return 0
+        return found.sender._buffer_stop - found.sender.highest_offset
+
+    def sent(self, stream: int) -> int:
+        found = self.transport._streams.get(stream)
+        return 0 if found is None else found.sender.highest_offset
+
+    def tell_when_writable(self, stream: int) -> None:
+        self.waiting.add(stream)
+
+    def hold(self, stream: int, count: int) -> None:
+        if count:
+            self.transport.held[stream] = count
+        else:
+            self.transport.held.pop(stream, None)
+        self.host.will_send(self)
+
+    def reset(self, stream: int, code: int) -> None:
+        self.stop(stream, code)
+        if self.transport.sender_of(stream) is not None or self.unsent(stream):
+            self.transport.reset_stream(stream, code)
+        if self.messages is not None:
+            self.messages.end_sending(stream)
+
+    def stop(self, stream: int, code: int) -> None:
+        found = self.transport._streams.get(stream)
+        if found is not None and not found.receiver.is_finished:
+            found.receiver.stop(code)
+        self.host.will_send(self)
+
+    def forget(self, stream: int) -> None:
+        """Its request is over on our side."""
+        self.waiting.discard(stream)
+        self.hold(stream, 0)
+
+    def go_away(self, stream: int) -> None:
+        if self.messages is not None and self.transport._close_event is None:
+            self.messages.go_away(stream)
+            self.host.will_send(self)
+
+    def close(self, code: int, *, is_sent_first: bool) -> None:
+        if is_sent_first:
+            self.closing = code
+        else:
+            self.transport.close(code)
+        self.host.will_send(self)

@@ -1,0 +1,130 @@
+"""aioquic's QUIC connection with our connection ids, certificates by SNI, and flow control.
+
+aioquic gives window back as bytes come; here a stream's window follows what was taken of it, so
+that a body which nobody takes stays with its sender.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aioquic import tls
+from aioquic.quic.connection import (
+    MAX_STREAM_DATA_FRAME_CAPACITY,
+    QuicConnection,
+    QuicConnectionId,
+)
+from aioquic.quic.packet import QuicFrameType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aioquic.buffer import Buffer
+
+    from proxy.quic.engine import Host, Settings
+
+MOST_UNI = 16  # streams of the client's own: three are of use (RFC 9114 §6.2)
+MOST_IDS = 8  # connection ids that a client can have at once
+IS_UNI = 2  # bit of a stream's number
+
+
+class Identity:
+    """A certificate with its chain, and its key."""
+
+    def __init__(self, certificates: bytes, key: bytes, passwords: Iterable[bytes]) -> None:
+        chain = tls.load_pem_x509_certificates(certificates.strip() + b"\n")
+        self.certificate, self.chain = chain[0], chain[1:]
+        self.key = _load_key(key, [None, *passwords])
+
+
+def _load_key(key: bytes, passwords: Iterable[bytes | None]) -> Any:
+    wrong: Exception = ValueError("no key")
+    for password in passwords:
+        try:
+            return tls.load_pem_private_key(key, password)
+        except (ValueError, TypeError) as error:  # TypeError: it needs one, or none
+            wrong = error
+    raise ValueError(str(wrong))
+
+
+class Transport(QuicConnection):
+    """aioquic's connection with ids of the host, and windows that follow what is taken."""
+
+    def __init__(self, host: Host, settings: Settings, **others: Any) -> None:
+        super().__init__(**others)
+        self.host = host
+        self.settings = settings
+        self.held: dict[int, int] = {}  # stream → bytes that came and were not taken
+        first = self._new_id(0)
+        first.was_sent = True
+        self._host_cids = [first]
+        self.host_cid = self._local_initial_source_connection_id = first.cid
+        self._local_active_connection_id_limit = settings.id_limit
+        self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = settings.streams
+        self._local_max_streams_uni.value = self._local_max_streams_uni.sent = MOST_UNI
+
+    def _new_id(self, number: int) -> QuicConnectionId:
+        made = self.host.new_id()
+        token = self.host.reset_token(made)
+        return QuicConnectionId(cid=made, sequence_number=number, stateless_reset_token=token)
+
+    def _replenish_connection_ids(self) -> None:
+        while len(self._host_cids) < min(MOST_IDS, self._remote_active_connection_id_limit):
+            self._host_cids.append(self._new_id(self._host_cid_seq))
+            self._host_cid_seq += 1
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        context: Any = self.tls
+        go_on = context._server_handle_hello
+
+        def choose(hello: Buffer, initial: Buffer, handshake: Buffer) -> None:
+            """The certificate by SNI, then on as without it."""
+            at = hello.tell()
+            name = tls.pull_client_hello(hello).server_name
+            hello.seek(at)
+            identity = self.settings.find(name)
+            if identity is None:
+                raise tls.AlertHandshakeFailure("the name is refused")
+            context.certificate = identity.certificate
+            context.certificate_chain = identity.chain
+            context.certificate_private_key = identity.key
+            go_on(hello, initial, handshake)
+
+        context._server_handle_hello = choose
+
+    def _write_stream_limits(self, builder: Any, space: Any, stream: Any) -> None:
+        if stream.stream_id & IS_UNI or not stream.max_stream_data_local:
+            super()._write_stream_limits(builder, space, stream)
+            return
+        receiver, window = stream.receiver, self.settings.window
+        if receiver.is_finished or receiver._stop_error_code is not None:
+            return
+        taken = receiver.starting_offset() - self.held.get(stream.stream_id, 0)
+        if taken + window - stream.max_stream_data_local >= window // 2:
+            stream.max_stream_data_local = taken + window
+        if stream.max_stream_data_local_sent != stream.max_stream_data_local:
+            frame = builder.start_frame(
+                QuicFrameType.MAX_STREAM_DATA,
+                capacity=MAX_STREAM_DATA_FRAME_CAPACITY,
+                handler=self._on_max_stream_data_delivery,
+                handler_args=(stream,),
+            )
+            frame.push_uint_var(stream.stream_id)
+            frame.push_uint_var(stream.max_stream_data_local)
+            stream.max_stream_data_local_sent = stream.max_stream_data_local
+
+    def sender_of(self, stream: int) -> Any:
+        """The sending part of a stream that can still be written to, or None."""
+        found = self._streams.get(stream)
+        if found is None or self._close_event is not None:
+            return None
+        sender = found.sender
+        is_over = sender.is_finished or sender._reset_error_code is not None
+        return None if is_over or sender._buffer_fin is not None else sender
+
+    def has_unsent(self) -> bool:
+        """Does an answer still wait, or wait for its acknowledgement?"""
+        return any(
+            not it.sender.is_finished for number, it in self._streams.items() if not number & IS_UNI
+        )
