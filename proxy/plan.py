@@ -133,7 +133,8 @@ class Plan:
             listener.default_server = default
             listener.is_tls = address.is_ssl or address.is_quic
             if address.is_quic:
-                freeze_quic(listener, address, finder(names), tls.pem_of, seat and seat.quic_key)
+                key = seat.quic_key if seat else None
+                freeze_quic(listener, address, finder(names), tls.pem_of, key)
             freeze_h2(listener, address, [it for _, it in pairs])
             if address.is_ssl:
                 listener.tls = tls_door(address, [it for _, it in pairs], default, names)
@@ -373,8 +374,7 @@ def freeze_h2(listener: Listener, address: Any, servers: list[Server]) -> None:
     listener.h2_control = get("http2_max_control_frames")
     for server in servers:
         if (address.is_h2 or server.block.get("http2")) and not address.is_quic:
-            listener.is_h2 = True
-            server.tls.is_h2 = True
+            listener.is_h2 = server.tls.is_h2 = True
 
 
 def tls_door(address: Any, servers: list[Any], default: Any, names: Any) -> Any:
