@@ -26,6 +26,7 @@ cdef class Affinity:
     cdef Known known
     cdef bytes name               # of the cookie, the header (as in $http_…), the variable
     cdef Str name_s
+    cdef int variable             # its number, or -1
     cdef readonly bytes attributes
     cdef bytes tag_header
     cdef Str tag_header_s

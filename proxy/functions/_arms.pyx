@@ -19,7 +19,7 @@ from proxy.base.span cimport is_equal, of_bytes, text, to_bytes
 from proxy.base.verdict cimport NO_MEMORY
 from proxy.upstream._balance cimport hash_more, mixed
 from proxy.variables._lines cimport get_cookie, get_http
-from proxy.variables._variables cimport find_named
+from proxy.variables._variables cimport find_known, find_value
 
 cdef enum:
     STRIDE = 3819         # PLACES / golden ratio, and prime to PLACES
@@ -44,6 +44,7 @@ cdef class Affinity:
         is_header = sticky.kind == "header"
         self.name = field_name(sticky.name) if is_header else sticky.name.encode()
         self.name_s = of_bytes(self.name)
+        self.variable = find_known(self.name) if self.known == BY_VARIABLE else -1
         self.attributes = sticky.attributes.encode()
         if b"; Path=" not in self.attributes:
             self.attributes += b"; Path=/"
@@ -229,7 +230,7 @@ cdef int choose_arm(Arms a, Request r) noexcept:
     if sticky.known == BY_HEADER:
         rc = get_http(r, <uint64_t>&sticky.name_s, &key)
     elif sticky.known == BY_VARIABLE:
-        rc = find_named(r, sticky.name, &key)
+        rc = find_value(r, sticky.variable, &key) if sticky.variable >= 0 else 0
     elif r.client is not None:
         key = address_binary(&r.client.address)
         rc = 1

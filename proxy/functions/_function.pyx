@@ -14,6 +14,8 @@ from proxy.upstream._balance cimport (
     B_CONSISTENT, B_RANDOM_TWO, B_ROUND_ROBIN, Balance, Peer, Upstream,
 )
 
+from sys import intern
+
 from proxy.functions.values import NAMESPACE
 from proxy.variables._variables import compile as compile_text
 
@@ -23,6 +25,23 @@ cdef dict METHODS = {
 }
 KEPT = 64                     # idle connections a worker keeps to all replicas of a version
 KEPT_MS = 4000                # a replica that is to be stopped is not held up by them for longer
+MOST_SHARED = 4096
+cdef dict shared = {}
+
+
+cdef object share(object value):
+    """Ten thousand functions differ in little: what is equal is kept once."""
+    if len(shared) > MOST_SHARED:
+        shared.clear()
+    return shared.setdefault(value, value)
+
+
+cdef dict share_texts(dict texts):
+    """The same for a map, which nobody changes; one of few others shares its words at least."""
+    cdef dict words = {intern(key): intern(text) for key, text in texts.items()}
+    if len(shared) > MOST_SHARED:
+        shared.clear()
+    return shared.setdefault(tuple(words.items()), words)
 
 
 @final
@@ -65,7 +84,7 @@ cdef class Replica:
 cdef class Version:
     def __init__(self, Function function not None, str name not None, Counts counts=None):
         self.function = function
-        self.name = name.encode()
+        self.name = share(name.encode())
         self.key = function.key + b"/" + self.name
         self.replicas = {}
         self.counts = counts
@@ -143,7 +162,7 @@ cdef class Function:
     def __init__(self, str key not None, str name, str namespace):
         self.key = key.encode()
         self.name = name.encode()
-        self.namespace = namespace.encode()
+        self.namespace = share(namespace.encode())
         self.labels = {}
         self.annotations = {}
         self.versions = []
@@ -161,8 +180,8 @@ cdef class Function:
         return None
 
     cdef int obey(self, dict row) except -1:
-        self.labels = row.get("labels") or {}
-        self.annotations = row.get("annotations") or {}
+        self.labels = share_texts(row.get("labels") or {})
+        self.annotations = share_texts(row.get("annotations") or {})
         self.created_at = row.get("created_at", "")
         self.sticky = row.get("sticky")
         self.is_async = row.get("async", False)

@@ -2,6 +2,8 @@
 
 from proxy.base._request cimport Request
 
+# While a plan is made: the variables that are asked for here get their numbers.
+cdef int number_names() except -1
 # A CORS preflight or a health probe: nobody is woken for it.
 cdef bint wakes_nobody(Request r) noexcept
 # The answer to one of those while nobody is ready: DONE, or NO_MEMORY.

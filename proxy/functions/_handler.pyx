@@ -18,7 +18,7 @@ from proxy.functions._function cimport Version
 from proxy.functions._waiting cimport (
     R_QUEUE_BYTES, R_QUEUE_SIZE, R_QUEUE_TICKETS, R_QUEUE_WAIT, R_TIMEOUT, Asked,
 )
-from proxy.variables._variables cimport NO_CACHE, declare, find_named
+from proxy.variables._variables cimport NO_CACHE, declare, find_number, find_value
 
 from proxy.functions._waiting import WORDS
 
@@ -30,6 +30,15 @@ cdef enum:
     REPLICA = 0
     COLD_START = 1
     QUEUE_TIME = 2
+
+
+cdef uint32_t request_id      # the number of $request_id in this plan
+
+
+cdef int number_names() except -1:
+    global request_id
+    request_id = find_number(b"request_id")
+    return 0
 
 
 cdef bint wakes_nobody(Request r) noexcept:
@@ -180,7 +189,7 @@ cdef int get_id(Request r, uint64_t field, Str* out) noexcept:
             out[0] = copy(&r.arena, value_of(&r.head, &r.head.fields[i]))
             return 1 if out.p != NULL else NO_MEMORY
         break
-    return find_named(r, b"request_id", out)
+    return find_value(r, request_id, out)
 
 
 cdef int get_function(Request r, uint64_t data, Str* out) noexcept:

@@ -32,6 +32,8 @@ cdef class FunctionTarget:
     cdef readonly Template text
     cdef readonly Selection selection
     cdef uint32_t prefix_n        # of the location: T_PATH
+    cdef uint32_t call_id         # the numbers of two variables
+    cdef uint32_t request_time
     cdef public Location asynchronous  # passes to the controller, which answers 202; or None
     cdef public bint is_async     # all that comes here is called later
 

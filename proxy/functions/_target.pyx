@@ -18,7 +18,8 @@ from proxy.base.span cimport Str, is_equal, is_word, of_bytes, text, to_bytes
 from proxy.base.verdict cimport DONE, GO, NO_MEMORY, NOT_ALLOWED
 from proxy.functions._arms cimport Arms, choose_arm
 from proxy.functions._function cimport Function, Functions, Version
-from proxy.variables._variables cimport declare, evaluate, find_named
+from proxy.functions._handler cimport number_names
+from proxy.variables._variables cimport declare, evaluate, find_number, find_value
 from proxy.variables._write cimport tell_number
 
 import json
@@ -53,6 +54,9 @@ cdef class FunctionTarget:
         self.text = template
         self.selection = selection
         self.prefix_n = prefix_n
+        self.call_id = find_number(b"call_id")
+        self.request_time = find_number(b"request_time")
+        number_names()
         if self.kind == T_NAME:
             self.function = find_name(functions, self.name)
 
@@ -272,13 +276,15 @@ cdef bint has_field(Request r, const char* name, uint32_t n) noexcept:
 
 cdef int tell_call(Request r) noexcept:
     cdef Str value
+    cdef FunctionTarget t
     cdef int rc
     if r.parent is not None or not isinstance(r.location.handler, FunctionTarget):
         return 0
-    if (<FunctionTarget>r.location.handler).kind != T_PATH:
+    t = <FunctionTarget>r.location.handler
+    if t.kind != T_PATH:
         return 0
     if not has_field(r, b"x-call-id", 9):
-        rc = find_named(r, b"call_id", &value)
+        rc = find_value(r, t.call_id, &value)
         if rc < 0 or rc and r.add_field(text(b"X-Call-Id", 9), value, 0) == NULL:
             return NO_MEMORY
     if not has_field(r, b"x-start-time", 12):
@@ -286,7 +292,7 @@ cdef int tell_call(Request r) noexcept:
         if rc < 0 or r.add_field(text(b"X-Start-Time", 12), value, 0) == NULL:
             return NO_MEMORY
     if not has_field(r, b"x-duration-seconds", 18):
-        rc = find_named(r, b"request_time", &value)
+        rc = find_value(r, t.request_time, &value)
         if rc < 0 or rc and r.add_field(text(b"X-Duration-Seconds", 18), value, 0) == NULL:
             return NO_MEMORY
     return 0

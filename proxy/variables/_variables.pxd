@@ -52,6 +52,8 @@ cdef int declare_setter(bytes name, Setter put) except -1
 
 # While a plan is made: the number of a name; a variable that the conf itself makes.
 cdef int find_number(bytes name) except -1
+# The same for a name that comes later, from who may name any: -1 if nobody knows it.
+cdef int find_known(bytes name) except -2
 cdef int define(bytes name, Getter get, uint64_t data, int flags) except -1
 # Hold on to what a getter's `data` points to as long as the plan.
 cdef int keep_alive(object thing) except -1

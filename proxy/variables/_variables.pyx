@@ -158,6 +158,13 @@ cdef int find_number(bytes name) except -1:
     return number
 
 
+cdef int find_known(bytes name) except -2:
+    name = name.lower()
+    if name not in numbers and _declared(name) is None:
+        return -1
+    return find_number(name)
+
+
 cdef Name _declared(bytes name):
     # Names are case-insensitive in nginx; a whole name goes before a family.
     cdef Name it

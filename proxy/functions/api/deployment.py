@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +88,8 @@ class Reader:
             name=name,
             namespace=namespace,
             versions=tuple(versions),
-            labels=texts_of(base, "labels"),
-            annotations=texts_of(base, "annotations"),
+            labels=self._same_texts(texts_of(base, "labels")),
+            annotations=self._same_texts(texts_of(base, "annotations")),
             sticky=block.own("sticky") if block is not None else None,
             is_async=bool(block.own("async")) if block is not None else False,
             schedule=tuple(map(str, block.own("schedule") or ())) if block is not None else (),
@@ -131,7 +132,7 @@ class Reader:
                 raise refuse(f"exec_timeout: {error}") from None
         changes["env"] = self._same(tuple(env.items()))
         changes["limits"] = self._same(limits_of(said))
-        changes["secrets"] = secrets_of(said)
+        changes["secrets"] = self._same(secrets_of(said))
         return replace(it, **changes), block
 
     def _same(self, value: Any) -> Any:
@@ -139,6 +140,11 @@ class Reader:
         if len(self._known) > MOST_KNOWN:
             self._known.clear()
         return self._known.setdefault(value, value)
+
+    def _same_texts(self, texts: Mapping[str, str]) -> Mapping[str, str]:
+        """The same for a map, which nobody changes; one of few others shares its words at least."""
+        words = {sys.intern(key): sys.intern(text) for key, text in texts.items()}
+        return self._known.setdefault(tuple(words.items()), words)  # type: ignore[no-any-return]
 
     def _default(self) -> Version:
         """A version about which nothing is said."""
