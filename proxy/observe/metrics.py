@@ -26,8 +26,13 @@ ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
 def labelled(name: str, labels: Iterable[tuple[str, str]]) -> str:
-    inside = ",".join(f'{label}="{value.translate(ESCAPES)}"' for label, value in labels)
+    inside = inner(labels)
     return f"{name}{{{inside}}}" if inside else name
+
+
+def inner(labels: Iterable[tuple[str, str]]) -> str:
+    """What stands between the braces."""
+    return ",".join([f'{label}="{value.translate(ESCAPES)}"' for label, value in labels])
 
 
 def number(value: float) -> str:
@@ -92,20 +97,23 @@ def series(snapshot: Snapshot) -> Iterator[str]:
 
 
 def durations(prefix: str, what: str, rows: list[Counted]) -> Iterator[str]:
-    """rows: (labels, counts by bucket, seconds)."""
+    """rows: (labels, counts by bucket, seconds); none without labels."""
+    found = [(inner(labels), counts, sum_s) for labels, counts, sum_s in rows]
     name = f"{prefix}s_total"
     yield from head(name, "counter", f"{what} answered.")
-    for labels, counts, _ in rows:
-        yield f"{labelled(name, labels)} {sum(counts)}"
+    for labels, counts, _ in found:
+        yield f"{name}{{{labels}}} {sum(counts)}"
     name = f"{prefix}_duration_seconds"
     yield from head(name, "histogram", f"{what}: from the first byte to the answer's last.")
-    for labels, counts, sum_s in rows:
+    ends = [f',le="{bound}"}} ' for bound in (*map(number, BOUNDS), "+Inf")]
+    for labels, counts, sum_s in found:
         total = 0
-        for bound, n in zip((*map(number, BOUNDS), "+Inf"), counts, strict=True):
+        start = f"{name}_bucket{{{labels}"
+        for end, n in zip(ends, counts, strict=True):
             total += n
-            yield f"{labelled(name + '_bucket', [*labels, ('le', bound)])} {total}"
-        yield f"{labelled(name + '_sum', labels)} {sum_s!r}"
-        yield f"{labelled(name + '_count', labels)} {total}"
+            yield f"{start}{end}{total}"
+        yield f"{name}_sum{{{labels}}} {sum_s!r}"
+        yield f"{name}_count{{{labels}}} {total}"
 
 
 def plain(snapshot: Snapshot) -> Iterator[str]:
