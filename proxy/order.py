@@ -21,6 +21,7 @@ DECLARING = (
     "proxy.upstream.directives",
     "proxy.upstream.websocket",
     "proxy.stream.directives",
+    "proxy.mqtt.directives",
     "proxy.functions.directives",
     "proxy.functions.queue.directives",
     "proxy.observe.error_log",

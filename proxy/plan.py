@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import proxy.engine._tls_variables  # noqa: F401  (declares $ssl_…)
+from proxy import guests
 from proxy._fastpath import Listener
-from proxy._session import StreamListener
 from proxy.base._pcre import set_limits
 from proxy.base._request import Location, Server
 from proxy.base._shm import Zone
-from proxy.conf.directive import STREAM_SERVER
+from proxy.conf.directive import SERVER
 from proxy.conf.inherit import only_grows
 from proxy.conf.report import ConfError
 from proxy.content import freeze as content_freeze
@@ -46,7 +46,6 @@ from proxy.routing._names import host_of
 from proxy.routing.location import add_hidden, build_tree, patterns_of
 from proxy.routing.rewrite import compile_rewrite
 from proxy.routing.server_name import build_names, names_of
-from proxy.stream import freeze as stream_freeze
 from proxy.stream._preread import tell_tls_names
 from proxy.upstream import freeze as upstream_freeze
 from proxy.upstream._balance import Peer, Upstream
@@ -54,7 +53,7 @@ from proxy.upstream.servers import pack_unix
 from proxy.variables._variables import adopt
 from proxy.variables.freeze import begin as begin_variables
 from proxy.variables.freeze import finish as check_variables
-from proxy.variables.freeze import names_of_stream, put_size
+from proxy.variables.freeze import put_size
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
@@ -88,8 +87,8 @@ class Plan:
     def __init__(self, model: Block, seat: Seat | None) -> None:
         self.model = model
         self.seat = seat
-        self.listeners: dict[str, Listener | StreamListener] = {}
-        self.servers: dict[int, Any] = {}  # Server, or StreamServer
+        self.listeners: dict[str, Any] = {}  # Listener, or what a guest is
+        self.servers: dict[int, Any] = {}  # Server, StreamServer, MqttServer
         self.locations: list[Location] = []
         self.resolvers: dict[Any, Any] = {}
         self.named: dict[int, dict[bytes, Location]] = {}
@@ -101,6 +100,7 @@ class Plan:
         self.numbers = Numbers(seat.shared if seat else None)
         self.upstreams: Any = None
         self.stream_upstreams: Any = None
+        self.mqtt_upstreams: Any = None
         set_limits(model.get("pcre_match_limit"), 1000)
         tell_tls_names()
         begin_variables(model)
@@ -113,15 +113,15 @@ class Plan:
         for http in model.find("http"):
             self.upstreams = upstream_freeze.Upstreams(http, self.resolver_of, tls.make_client)
             self.numbers.upstreams = self.upstreams.all
-            if seat is not None:
-                self.upstreams.share(upstream_freeze.zones_of(http, seat.shared))
+            self.share(self.upstreams, http)
             for block in http.find("server"):
                 self.servers[id(block)] = self.freeze_server(block)
             self.listen_inside(http)
-        self.freeze_streams(model)
+        guests.freeze_streams(self, model)
+        guests.freeze_mqtt(self, model)
         for address in addresses(model):
-            if address.default_server.where == STREAM_SERVER:
-                self.listeners[address.key] = self.stream_listener(address)
+            if address.default_server.where != SERVER:
+                self.listeners[address.key] = guests.open_listener(self, address, tls_door)
                 continue
             pairs = [(block, self.servers[id(block)]) for block in address.servers]
             default = self.servers[id(address.default_server)]
@@ -144,39 +144,10 @@ class Plan:
                 adopt(pattern)
         check_variables()
 
-    def freeze_streams(self, model: Block) -> None:
-        """The servers of stream { }, which has variables and upstreams of its own."""
-        with names_of_stream():
-            for stream in model.find("stream"):
-                upstreams = upstream_freeze.Upstreams(stream, self.resolver_of)
-                self.stream_upstreams = upstreams
-                if self.seat is not None:
-                    upstreams.share(upstream_freeze.zones_of(stream, self.seat.shared))
-                for block in stream.find("server"):
-                    self.servers[id(block)] = stream_freeze.freeze_server(
-                        block,
-                        upstreams,
-                        self.limiters.freeze(block),
-                        freeze_access(block, self.freeze_nothing),
-                        self.logs.freeze(block),
-                        tls.freeze_server(block),
-                    )
-
-    def freeze_nothing(self, block: Block) -> Location:
-        """No block stands in a server of stream."""
-        raise block.error(f'"{block.name}" directive is not allowed here')
-
-    def stream_listener(self, address: Any) -> StreamListener:
-        """An address of stream { } has one server."""
-        server = self.servers[id(address.default_server)]
-        listener = StreamListener()
-        listener.key = address.key
-        listener.address = Server(address.key.encode())
-        listener.server = server
-        listener.is_proxied = address.is_proxy_protocol
-        if address.is_ssl:
-            listener.tls = tls_door(address, [server], server, None)
-        return listener
+    def share(self, upstreams: Any, outer: Block) -> None:
+        """In a worker: peers of upstreams with a zone stand in it."""
+        if self.seat is not None:
+            upstreams.share(upstream_freeze.zones_of(outer, self.seat.shared))
 
     def open_directory(self, model: Block) -> Directory:
         """Who follows the functions: the first worker tells what is odd about them."""

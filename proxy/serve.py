@@ -12,6 +12,7 @@ import uvloop
 
 from proxy import plan
 from proxy._fastpath import ClientH3, Listener, Worker
+from proxy._mqtt import MqttListener, MqttSessions
 from proxy._session import Sessions, StreamListener
 from proxy.engine._watch import attach, detach
 from proxy.functions.table import Table
@@ -51,6 +52,7 @@ class Serving:
         self.logs.open(self.loop.call_later, self.seat.error_log)
         uncaught.watch(self.loop)
         self.worker.count_in(made.numbers.counters)
+        self.mqtt = MqttSessions(self.worker, self.worker.wheel, made.numbers.counters)
         self.loop.run_until_complete(self.follow_functions(made))
         self.open(made)
         self.follow_names(made)
@@ -114,9 +116,25 @@ class Serving:
         for it in self.endpoints:
             it.is_accepting = True
         for listener, fd in self.accepting:
-            whose = self.sessions if isinstance(listener, StreamListener) else self.worker
+            whose: Any = self.worker
+            if isinstance(listener, StreamListener):
+                whose = self.sessions
+            elif isinstance(listener, MqttListener):
+                whose = self.mqtt
+                self.deliver(listener.server)
             whose.accept(listener, os.dup(fd))  # a pause closes this one, not the seat's
         self.is_accepting = True
+
+    def deliver(self, server: Any) -> None:
+        """Messages of clients without a broker go to functions, through our own internal socket."""
+        if server.publishing is not None and self.mqtt.deliverer is None:
+            from proxy.functions.messages import Messenger
+            from proxy.mqtt.publishing import Deliverer
+
+            path = self.seat.internal_path
+            messenger = Messenger(lambda: [f"unix:{path}"] if path else [])
+            log = self.seat.error_log
+            self.mqtt.deliverer = Deliverer(messenger.ask, lambda text: log.write(WARN, text))
 
     def on_full(self) -> None:
         """worker_connections are reached: new clients wait in the sockets' own queues."""
@@ -138,7 +156,7 @@ class Serving:
 
     def follow_names(self, made: plan.Plan) -> None:
         """Keep the peers of `server NAME resolve` what the name servers say."""
-        groups = [it for it in (made.upstreams, made.stream_upstreams) if it is not None]
+        groups = [it for it in (made.upstreams, made.stream_upstreams, made.mqtt_upstreams) if it]
         for upstream, settings in [pair for it in groups for pair in it.to_follow()]:
             from proxy.upstream.follow import follow
 

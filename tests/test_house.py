@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, frozenset[str] | str] = {
     "upstream": ROOM,
     "functions": ROOM | {"upstream"},  # a ready replica is an upstream peer
     "stream": ROOM | {"upstream"},  # where a session goes
+    "mqtt": ROOM | {"upstream"},  # which broker
     "observe": ROOM,
     "engine": ROOM - {"wire"},  # nobody here speaks HTTP
     "quic": ROOM - {"wire"},  # the fast path hands heads to the codecs
@@ -38,9 +39,11 @@ MAY_IMPORT: dict[str, frozenset[str] | str] = {
     "process": EVERYTHING,
     "order": EVERYTHING,
     "plan": EVERYTHING,
+    "guests": EVERYTHING,
     "serve": EVERYTHING,
     "_fastpath": EVERYTHING,
     "_session": EVERYTHING,
+    "_mqtt": EVERYTHING,
     "__main__": EVERYTHING,
     "__init__": frozenset(),
 }

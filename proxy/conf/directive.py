@@ -40,7 +40,12 @@ FUNCTIONS = 1 << 15  # what holds for all functions
 STREAM = 1 << 16
 STREAM_SERVER = 1 << 17
 STREAM_UPSTREAM = 1 << 18
-ANYWHERE = (1 << 19) - 1
+MQTT = 1 << 19
+MQTT_SERVER = 1 << 20
+ON_PUBLISH = 1 << 21  # what is done with messages of some topics
+BRIDGE = 1 << 22  # a broker whose messages go to functions
+ANYWHERE = (1 << 23) - 1
+IN_MQTT = MQTT | MQTT_SERVER
 
 PLACES = {
     MAIN: "main",
@@ -61,7 +66,11 @@ PLACES = {
     FUNCTIONS: "functions",
     STREAM: "stream",
     STREAM_SERVER: "server in stream",
-    STREAM_UPSTREAM: "upstream in stream",
+    STREAM_UPSTREAM: "upstream in stream or mqtt",
+    MQTT: "mqtt",
+    MQTT_SERVER: "server in mqtt",
+    ON_PUBLISH: "on_publish",
+    BRIDGE: "bridge in mqtt",
 }
 
 

@@ -7,9 +7,11 @@ by a room or refused as not supported.
 from proxy.conf.directive import (
     EVENTS,
     HTTP,
+    IN_MQTT,
     LOCATION,
     LOCATION_IF,
     MAIN,
+    MQTT,
     SERVER,
     STREAM,
     STREAM_SERVER,
@@ -17,7 +19,7 @@ from proxy.conf.directive import (
 )
 
 EVERY = HTTP | SERVER | LOCATION
-IN_STREAM = STREAM | STREAM_SERVER
+IN_STREAM = STREAM | STREAM_SERVER | IN_MQTT
 
 TABLES = "tables size themselves"
 MEMORY = "memory comes from free lists of fixed blocks"
@@ -59,10 +61,10 @@ for name, where, reason in (
     ("server_names_hash_bucket_size", HTTP, TABLES),
     ("types_hash_max_size", EVERY, TABLES),
     ("types_hash_bucket_size", EVERY, TABLES),
-    ("variables_hash_max_size", HTTP | STREAM, TABLES),
-    ("variables_hash_bucket_size", HTTP | STREAM, TABLES),
-    ("map_hash_max_size", HTTP | STREAM, TABLES),
-    ("map_hash_bucket_size", HTTP | STREAM, TABLES),
+    ("variables_hash_max_size", HTTP | STREAM | MQTT, TABLES),
+    ("variables_hash_bucket_size", HTTP | STREAM | MQTT, TABLES),
+    ("map_hash_max_size", HTTP | STREAM | MQTT, TABLES),
+    ("map_hash_bucket_size", HTTP | STREAM | MQTT, TABLES),
     ("referer_hash_max_size", SERVER | LOCATION, TABLES),
     ("referer_hash_bucket_size", SERVER | LOCATION, TABLES),
     ("proxy_headers_hash_max_size", EVERY, TABLES),

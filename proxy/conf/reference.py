@@ -16,6 +16,8 @@ ROOMS = {
     "content": "Own answers",
     "bodies": "Bodies",
     "upstream": "Upstreams",
+    "stream": "Streams",
+    "mqtt": "MQTT",
     "functions": "Functions",
     "observe": "Telling",
 }

@@ -1,4 +1,4 @@
-"""The blocks that hold everything else: events, http, stream, server, location."""
+"""The blocks that hold everything else: events, http, stream, mqtt, server, location."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from proxy.conf.directive import (
     HTTP,
     LOCATION,
     MAIN,
+    MQTT,
+    MQTT_SERVER,
     SERVER,
     STREAM,
     STREAM_SERVER,
@@ -88,7 +90,7 @@ def check_locations(block: Block) -> None:
 
 
 def check_listen(block: Block) -> None:
-    """There is no port that a server in stream could have meant."""
+    """There is no port that a server in stream or mqtt could have meant."""
     if not block.own("listen"):
         raise ConfError(None, f'no "listen" is defined for server in {block.file}:{block.line}')
 
@@ -115,6 +117,15 @@ directive(
     many=True,
     check=check_listen,
     doc="Where connections are taken, and where they go.",
+)
+directive("mqtt", MAIN, block=MQTT, doc="Holds everything about MQTT.")
+directive(
+    "server",
+    MQTT,
+    block=MQTT_SERVER,
+    many=True,
+    check=check_listen,
+    doc="Where clients of MQTT are taken, and where their messages go.",
 )
 directive(
     "server",

@@ -10,7 +10,7 @@ import os
 from _socket import AF_INET, AF_INET6, AF_UNIX, inet_ntop, inet_pton
 from typing import TYPE_CHECKING, Any
 
-from proxy.conf.directive import SERVER, STREAM_SERVER, directive
+from proxy.conf.directive import MQTT_SERVER, SERVER, STREAM_SERVER, directive
 from proxy.conf.report import ConfError
 from proxy.conf.values import read_address, read_int, read_seconds, read_size
 
@@ -64,6 +64,7 @@ class Listen:
         "is_quic",
         "is_set",
         "is_ssl",
+        "is_websocket",
         "options",
         "places",
         "token",
@@ -79,6 +80,7 @@ class Listen:
         self.is_quic = False
         self.is_set = False
         self.is_ssl = False
+        self.is_websocket = False
 
 
 class Address:
@@ -88,7 +90,7 @@ class Address:
 
     __slots__ = (
         "default_server", "family", "has_default", "is_h2", "is_proxy_protocol", "is_quic",
-        "is_ssl", "key",
+        "is_ssl", "is_websocket", "key",
         "options", "servers", "sockaddr", "_is_changed", "_is_set", "_protocols",
     )  # fmt: skip
 
@@ -101,6 +103,7 @@ class Address:
         self.is_quic = listen.is_quic
         self.is_h2 = listen.is_h2
         self.is_proxy_protocol = listen.is_proxy_protocol
+        self.is_websocket = listen.is_websocket
         self.servers = [server]
         self.default_server = server
         self.has_default = listen.is_default
@@ -121,7 +124,7 @@ class Address:
 
     def add(self, listen: Listen, server: Block) -> None:
         """Another server listens here too. Raises ConfError."""
-        is_stream = server.where == STREAM_SERVER or self.default_server.where == STREAM_SERVER
+        is_stream = not server.where & self.default_server.where & SERVER
         if server in self.servers or is_stream:
             raise ConfError(listen.token, f"a duplicate listen {self.key}")
         self.servers.append(server)
@@ -195,15 +198,19 @@ def _become_quic(listen: Listen, args: list[Token]) -> None:
 
 
 def read_stream_listen(args: list[Token], block: Block) -> Listen:
-    """The same of a server in stream: a port must stand there. Raises ConfError."""
+    """The same of a server in stream or mqtt: a port must stand there. Raises ConfError."""
     listen = Listen(args[0])
     for parameter in args[1:]:
         if parameter in NOT_IN_STREAM:
+            place = "stream" if block.where == STREAM_SERVER else "mqtt"
             raise ConfError(
                 parameter,
-                f'the "{parameter}" parameter of "listen" in stream is known to nginx, '
+                f'the "{parameter}" parameter of "listen" in {place} is known to nginx, '
                 "not supported by Headrace",
             )
+        if parameter == "websocket" and block.where == MQTT_SERVER:
+            listen.is_websocket = True
+            continue
         _read_parameter(listen, parameter)
     listen.places = _read_places(args[0], 0)
     for _, _, sockaddr in listen.places:
@@ -347,7 +354,8 @@ def addresses(model: Block) -> list[Address]:
     """Each address that the servers of `model` listen on, once. Raises ConfError."""
     found: dict[str, Address] = {}
     servers = [it for http in model.find("http") for it in http.find("server")]
-    servers += [it for stream in model.find("stream") for it in stream.find("server")]
+    for name in ("stream", "mqtt"):
+        servers += [it for outer in model.find(name) for it in outer.find("server")]
     for server in servers:
         listens: list[Listen] = server.own("listen") or [_listen_by_default(server)]
         for listen in listens:
@@ -390,4 +398,16 @@ directive(
     "[backlog=number] [rcvbuf=size] [sndbuf=size] [fastopen=number] [deferred] [bind] "
     "[ipv6only=on|off] [reuseport] [so_keepalive=on|off|[idle]:[interval]:[count]]",
     doc="An address whose connections this server takes; ports may be a range.",
+)
+directive(
+    "listen",
+    MQTT_SERVER,
+    read=read_stream_listen,
+    many=True,
+    inherit=False,
+    syntax="address:port | port | unix:path [ssl] [websocket] [proxy_protocol] "
+    "[backlog=number] [rcvbuf=size] [sndbuf=size] [fastopen=number] [deferred] [bind] "
+    "[ipv6only=on|off] [reuseport] [so_keepalive=on|off|[idle]:[interval]:[count]]",
+    doc="An address whose clients this server takes; with websocket they speak MQTT in a "
+    "WebSocket of any path.",
 )

@@ -10,7 +10,16 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from proxy.conf.directive import HTTP, LOCATION, SERVER, STREAM, STREAM_SERVER, directive
+from proxy.conf.directive import (
+    HTTP,
+    IN_MQTT,
+    LOCATION,
+    MQTT_SERVER,
+    SERVER,
+    STREAM,
+    STREAM_SERVER,
+    directive,
+)
 from proxy.conf.report import ConfError
 from proxy.conf.values import (
     Enum,
@@ -32,7 +41,7 @@ if TYPE_CHECKING:
     from proxy.conf.lexer import Token
     from proxy.engine._tls_context import Context, ServerTls
 
-BOTH = HTTP | SERVER | STREAM | STREAM_SERVER
+BOTH = HTTP | SERVER | STREAM | STREAM_SERVER | IN_MQTT
 VERIFY = {"off": 0, "on": 1, "optional": 2, "optional_no_ca": 3}
 RECORD_LEAST, RECORD_MOST = 512, 16384  # bytes (RFC 6066 §4, RFC 8446 §5.1)
 SESSION_LEAST = 8 * 4096  # bytes of a shared cache
@@ -274,7 +283,7 @@ def _make_server(block: Block, server: ServerTls) -> Context:
 
     get = block.get
     context = Context(True)
-    is_stream = block.where == STREAM_SERVER
+    is_stream = block.where in (STREAM_SERVER, MQTT_SERVER)
     prepare(context, not is_stream)  # nobody here knows what a stream's bytes speak
     import hashlib  # few confs need it
 

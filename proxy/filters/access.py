@@ -7,6 +7,7 @@ from functools import partial
 
 from proxy.conf.directive import (
     HTTP,
+    IN_MQTT,
     LIMIT_EXCEPT,
     LOCATION,
     SERVER,
@@ -86,7 +87,7 @@ def read_methods(args: list[Token], block: Block) -> int:
     return mask | 1 << METHODS["HEAD"] if mask & 1 << METHODS["GET"] else mask
 
 
-ADDRESSES = EVERY | LIMIT_EXCEPT | STREAM | STREAM_SERVER
+ADDRESSES = EVERY | LIMIT_EXCEPT | STREAM | STREAM_SERVER | IN_MQTT
 RULE = "address | network | unix: | all"
 directive("allow", ADDRESSES, read=partial(read_rule, True), least=1, most=1, many=True,
           syntax=RULE, doc="Lets clients of these addresses in; the first match counts.")
@@ -94,7 +95,7 @@ directive("deny", ADDRESSES, read=partial(read_rule, False), least=1, most=1, ma
           syntax=RULE, doc="Refuses clients of these addresses; the first match counts.")
 directive("auth_basic", EVERY | LIMIT_EXCEPT, Text(), default="off",
           doc="Asks for a user name and password (RFC 7617); the text is the realm, off: nothing.")
-directive("auth_basic_user_file", EVERY | LIMIT_EXCEPT, Text(),
+directive("auth_basic_user_file", EVERY | LIMIT_EXCEPT | IN_MQTT, Text(),
           doc="The file of users and their password hashes, relative to the conf's directory.")
 directive("auth_delay", EVERY, Duration(), default="0s",
           doc="Holds a 401 back for so long, against guessing.")

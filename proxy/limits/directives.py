@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from proxy.conf.directive import HTTP, LOCATION, SERVER, STREAM, STREAM_SERVER, directive
+from proxy.conf.directive import (
+    HTTP,
+    IN_MQTT,
+    LOCATION,
+    MQTT,
+    SERVER,
+    STREAM,
+    STREAM_SERVER,
+    directive,
+)
 from proxy.conf.inherit import Block
 from proxy.conf.lexer import Token
 from proxy.conf.report import ConfError
@@ -19,7 +28,7 @@ MOST_REQS = 32  # limit_req limits in force for one request
 LEVELS = ("info", "notice", "warn", "error")
 
 EVERY = HTTP | SERVER | LOCATION
-ALL = EVERY | STREAM | STREAM_SERVER
+ALL = EVERY | STREAM | STREAM_SERVER | IN_MQTT
 
 
 class LimitZone(NamedTuple):
@@ -179,8 +188,9 @@ directive("limit_req_log_level", EVERY, Enum(*LEVELS), default="error",
 directive("limit_req_dry_run", EVERY, Flag(), default="off",
           doc="Counts and logs, but neither delays nor refuses.")  # fmt: skip
 directive(
-    "limit_conn_zone", HTTP | STREAM, read=lambda args, block: read_zone("limit_conn", args, block),
-    least=2, most=2, many=True, syntax="key zone=name:size",
+    "limit_conn_zone", HTTP | STREAM | MQTT,
+    read=lambda args, block: read_zone("limit_conn", args, block), least=2, most=2, many=True,
+    syntax="key zone=name:size",
     doc="Memory for the numbers of requests, or of sessions of a stream, in flight, one a key.",
 )  # fmt: skip
 directive(

@@ -16,7 +16,7 @@ def zones(model: Block) -> dict[str, LimitZone]:
     Raises ConfError: a limit names a zone of the other kind, or one that is not declared.
     """
     found: dict[str, LimitZone] = {}
-    for kind in ("http", "stream"):
+    for kind in ("http", "stream", "mqtt"):
         for outer in model.find(kind):
             for zone in declared_in(outer):
                 if zone.name in found:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from proxy.conf.directive import (
     HTTP,
+    IN_MQTT,
     LIMIT_EXCEPT,
     LOCATION,
     LOCATION_IF,
+    MQTT,
     SERVER,
     STREAM,
     STREAM_SERVER,
@@ -156,7 +158,7 @@ def log_paths(model: Block) -> list[str]:
                     found[block.path(str(line.path))] = None
         if any(not server.get("access_log") for server in http.find("server")):
             found[http.path(DEFAULT_PATH)] = None
-    for stream in model.find("stream"):
+    for stream in (*model.find("stream"), *model.find("mqtt")):
         for block in (stream, *stream.find("server")):
             for line in block.own("access_log") or ():
                 if line.path is not None and "$" not in line.path:
@@ -173,19 +175,20 @@ def every_block(block: Block) -> Iterator[Block]:
 EVERY = HTTP | SERVER | LOCATION
 
 directive(
-    "log_format", HTTP | STREAM, read=read_log_format, least=2, most=None, many=True,
+    "log_format", HTTP | STREAM | MQTT, read=read_log_format, least=2, most=None, many=True,
     syntax="name [escape=default|json|none] string …",
     doc="A format of access logs; `combined` is always there.",
 )  # fmt: skip
 directive(
-    "access_log", EVERY | LOCATION_IF | LIMIT_EXCEPT | STREAM | STREAM_SERVER,
+    "access_log", EVERY | LOCATION_IF | LIMIT_EXCEPT | STREAM | STREAM_SERVER | IN_MQTT,
     read=read_access_log, least=1, most=None, many=True,
     syntax="path [format [buffer=size] [gzip[=level]] [flush=time] [if=condition]] | off",
     doc="Where requests, or sessions of a stream, are logged, and how; several may stand beside "
     "each other.",
 )  # fmt: skip
 directive(
-    "open_log_file_cache", EVERY | STREAM | STREAM_SERVER, read=read_path_cache, least=1, most=4,
+    "open_log_file_cache", EVERY | STREAM | STREAM_SERVER | IN_MQTT, read=read_path_cache,
+    least=1, most=4,
     syntax="max=N [inactive=time] [valid=time] [min_uses=N] | off",
     doc="Keeps logs open whose path has variables.",
 )  # fmt: skip

@@ -10,7 +10,16 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from proxy.conf.directive import HTTP, LOCATION, MAIN, SERVER, STREAM, STREAM_SERVER, directive
+from proxy.conf.directive import (
+    HTTP,
+    IN_MQTT,
+    LOCATION,
+    MAIN,
+    SERVER,
+    STREAM,
+    STREAM_SERVER,
+    directive,
+)
 from proxy.conf.report import ConfError
 
 if TYPE_CHECKING:
@@ -120,7 +129,7 @@ def _open(path: str) -> int:
 
 directive(
     "error_log",
-    MAIN | HTTP | SERVER | LOCATION | STREAM | STREAM_SERVER,
+    MAIN | HTTP | SERVER | LOCATION | STREAM | STREAM_SERVER | IN_MQTT,
     read=read_error_log,
     least=1,
     most=None,

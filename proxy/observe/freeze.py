@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from proxy.conf.directive import STREAM_SERVER
+from proxy.conf.directive import MQTT_SERVER, STREAM_SERVER
 from proxy.conf.lexer import Token
 from proxy.conf.report import ConfError
 from proxy.observe._format import Format
@@ -50,7 +50,7 @@ class Logs:
         settings.tells_subs = tells_subs
         self.kept += (lines, errors, cache, root)
         if not any(line.path is None for line in lines):
-            for line in lines or ([] if block.where == STREAM_SERVER else [DEFAULT]):
+            for line in lines or ([] if block.where in (STREAM_SERVER, MQTT_SERVER) else [DEFAULT]):
                 settings.logs.append(self.freeze_log(line, block))
         if any(log.file is None for log in settings.logs):
             if cache is not None:

@@ -52,6 +52,12 @@ class Numbers:
             for word in words
         ]
 
+    def plain(self, names: Iterable[str], labels: dict[str, str]) -> list[int] | None:
+        """The numbers of these counters, or None when nothing is counted."""
+        if self.counters is None:
+            return None
+        return [self.counters.counter(name, labels) for name in names]
+
     def metrics(self, asked: Any) -> Page:
         """The answer of `metrics`."""
         assert self.counters is not None

@@ -30,7 +30,7 @@ def open_zones(model: Block, before: dict[str, Any]) -> dict[str, Any]:
     """name → `proxy.base._shm.Zone`, laid out. Raises ConfError."""
     zones: dict[str, Any] = {}
     declaring = ("limit_req_zone", "limit_conn_zone")
-    outer = (*model.find("http"), *model.find("stream"))
+    outer = (*model.find("http"), *model.find("stream"), *model.find("mqtt"))
     if any(block.own(name) for block in outer for name in declaring):
         zones.update(_limit_zones(model, before))
     for name, size, block in _upstream_zones(model):
@@ -87,7 +87,7 @@ def _limit_zones(model: Block, before: dict[str, Any]) -> dict[str, Any]:
 
 def _upstream_zones(model: Block) -> list[tuple[str, int, Block]]:
     sizes: dict[str, tuple[int, Block]] = {}
-    for outer in (*model.find("http"), *model.find("stream")):
+    for outer in (*model.find("http"), *model.find("stream"), *model.find("mqtt")):
         for upstream in outer.find("upstream"):
             zone = upstream.own("zone")
             if zone is None:

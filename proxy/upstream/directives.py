@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from proxy.conf.directive import (
     HTTP,
+    IN_MQTT,
     LIMIT_EXCEPT,
     LOCATION,
     LOCATION_IF,
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
 
 EVERY = HTTP | SERVER | LOCATION
 GROUP = UPSTREAM | STREAM_UPSTREAM
-IN_STREAM = STREAM | STREAM_SERVER
+IN_STREAM = STREAM | STREAM_SERVER | IN_MQTT
 IGNORABLE = (
     "X-Accel-Redirect", "X-Accel-Expires", "X-Accel-Limit-Rate", "X-Accel-Buffering",
     "X-Accel-Charset", "Expires", "Cache-Control", "Set-Cookie", "Vary",

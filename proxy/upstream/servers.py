@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from proxy.conf.directive import STREAM_UPSTREAM
+from proxy.conf.directive import MQTT, STREAM_UPSTREAM
 from proxy.conf.report import ConfError
 from proxy.conf.values import (
     AddressError,
@@ -186,7 +186,10 @@ def check_upstream(block: Block) -> None:
 
 def read_upstream(block: Block) -> UpstreamSettings:
     """The settings of an upstream block; ask once the whole conf is read."""
-    method, key = "round_robin", None
+    method: str = "round_robin"
+    key: str | None = None
+    if block.parent is not None and block.parent.where == MQTT:  # whose session a broker keeps
+        method, key = "consistent", "$mqtt_client_id"
     for it in block.statements:
         if it.name == "hash":
             method, key = it.value

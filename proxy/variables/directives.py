@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import proxy.variables._core
 import proxy.variables._lines  # noqa: F401  (their import declares $host and the rest)
-from proxy.conf.directive import GEO, HTTP, MAP, SPLIT_CLIENTS, STREAM, directive
+from proxy.conf.directive import GEO, HTTP, MAP, MQTT, SPLIT_CLIENTS, STREAM, directive
 from proxy.conf.values import Rest, Text, Word
 
 directive(
     "map",
-    HTTP | STREAM,
+    HTTP | STREAM | MQTT,
     Text(),
     Word(),
     block=MAP,
@@ -20,7 +20,7 @@ directive(
 )
 directive(
     "split_clients",
-    HTTP | STREAM,
+    HTTP | STREAM | MQTT,
     Text(),
     Word(),
     block=SPLIT_CLIENTS,
@@ -31,7 +31,7 @@ directive(
 )
 directive(
     "geo",
-    HTTP | STREAM,
+    HTTP | STREAM | MQTT,
     Rest(Word()),
     most=2,
     block=GEO,

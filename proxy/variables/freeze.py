@@ -37,7 +37,7 @@ def begin(main: Block) -> None:
             if freeze is not None:
                 freeze(block)
     with names_of_stream():
-        for stream in main.find("stream"):
+        for stream in (*main.find("stream"), *main.find("mqtt")):
             for block in stream.blocks:
                 freeze = FREEZE.get(block.name)
                 if freeze is not None:
@@ -46,7 +46,7 @@ def begin(main: Block) -> None:
 
 @contextlib.contextmanager
 def names_of_stream() -> Iterator[None]:
-    """What is compiled inside means the variables of stream { }: http and stream know different
+    """What is compiled inside means the variables of stream { } and mqtt { }: http knows different
     ones, and each has its own maps."""
     put_names(True)
     try:

@@ -1,0 +1,5 @@
+# Nothing but fields: freeze.py fills them.
+
+
+cdef class MqttServer:
+    pass
