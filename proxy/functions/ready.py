@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from proxy.functions.values import Ready
 
-ACCEPT_INTERVAL_S = 0.02
+ACCEPT_INTERVAL_S = 0.005
 ACCEPT_TIMEOUT_S = 1.0
 LINE_BYTES = 4096
 

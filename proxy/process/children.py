@@ -159,7 +159,7 @@ def work(
     # Imported as root: the interpreter may live where the workers' user cannot read.
     run = _runner(SERVE if is_worker else CONTROL)
     if _gives_up_root(generation):
-        import_late(generation.model, not is_worker)
+        import_late(generation, not is_worker)
     _become_user(generation)
     if is_worker and generation.model.get("working_directory"):
         os.chdir(generation.model.get("working_directory"))

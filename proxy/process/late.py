@@ -12,7 +12,7 @@ from proxy.process.generation import has_functions
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from proxy.conf.inherit import Block
+    from proxy.process.generation import Generation
 
 # Python's own, which it looks for by name, or which libraries look for when first used.
 PYTHON = (
@@ -24,6 +24,10 @@ NAMES = (
     "proxy.engine.resolver", "dns.exception", "dns.flags", "dns.message", "dns.name", "dns.rcode",
     "dns.rdatatype", "dns.rdtypes.IN.A", "dns.rdtypes.IN.AAAA", "dns.rdtypes.IN.SRV",
     "dns.rdtypes.ANY.CNAME", "dns.rdtypes.ANY.SOA", "dns.rdtypes.ANY.OPT",
+)  # fmt: skip
+QUIC = (
+    "proxy.quic.endpoint", "proxy.quic.ids", "proxy.quic.mailbox", "proxy.quic.transport",
+    "proxy.quic.with_aioquic",
 )  # fmt: skip
 FUNCTIONS = (
     "proxy.functions.declared", "proxy.functions.links", "proxy.functions.model",
@@ -42,21 +46,23 @@ CONTROLLER = (
 JETSTREAM = ("proxy.functions.queue.jetstream", "nats.js.api", "nats.js.errors")
 
 
-def import_late(model: Block, is_controller: bool) -> None:
-    """What a worker, or the controller, of that conf may import later."""
-    for name in names(model, is_controller):
+def import_late(generation: Generation, is_controller: bool) -> None:
+    """What a worker, or the controller, of that generation may import later."""
+    for name in names(generation, is_controller):
         with contextlib.suppress(ImportError):  # whoever needs it says so
             import_module(name)
 
 
-def names(model: Block, is_controller: bool) -> Iterator[str]:
+def names(generation: Generation, is_controller: bool) -> Iterator[str]:
     """Its modules: none that is dear and that this conf does not need."""
     yield from PYTHON
     yield from OURS
-    blocks = list(model.below())
+    blocks = list(generation.model.below())
     if any(it.own("resolver") for it in blocks):
         yield from NAMES
-    if has_functions(model):
+    if not is_controller and any(it.is_quic for it in generation.addresses):
+        yield from QUIC
+    if has_functions(generation.model):
         yield from FUNCTIONS
     if is_controller:
         yield from CONTROLLER

@@ -58,7 +58,9 @@ from proxy.process import late
 order.declare_all()
 import_module("proxy.process.master"), import_module("proxy.serve")
 import_module("proxy.functions.control")
-for names in (late.PYTHON, late.OURS, late.NAMES, late.FUNCTIONS, late.CONTROLLER, late.JETSTREAM):
+lists = (late.PYTHON, late.OURS, late.NAMES, late.QUIC, late.FUNCTIONS, late.CONTROLLER,
+         late.JETSTREAM)
+for names in lists:
     for name in names:
         import_module(name)
 print(*sys.modules)
