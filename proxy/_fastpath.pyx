@@ -72,7 +72,8 @@ from proxy.upstream._balance cimport (
     refund_try, start_tries, unmark_tried,
 )
 from proxy.upstream._settings cimport (
-    ProxySettings, keep_for_redirect, obey_accel, shape_answer, write_request_head,
+    ProxySettings, keep_for_redirect, obey_accel, shape_answer, write_request_block,
+    write_request_head,
 )
 from proxy.upstream._sticky cimport name_peer, pick_sticky
 from proxy.upstream._websocket cimport (
@@ -151,6 +152,7 @@ cdef enum:
     OUT_BYTES = 128 * 1024        # heads and small pieces on their way out
     SMALL_BYTES = 4096            # copied behind a head rather than written beside it
     TRAILER_BYTES = 16 * 1024
+    FRAME_HEAD_BYTES = 9          # of HTTP/2 (RFC 9113 §4.1)
     MAX_POOLED = 1024             # requests kept for reuse
     CLOSE_MS = 5000               # a closed connection may take what was written, then is reset
     LONG_MS = 3600000             # what a function without a timeout may be silent
@@ -173,7 +175,9 @@ include "_fastpath/client.pxi"
 include "_fastpath/h2.pxi"
 include "_fastpath/h3.pxi"
 include "_fastpath/pool.pxi"
+include "_fastpath/call.pxi"
 include "_fastpath/upstream.pxi"
+include "_fastpath/h2up.pxi"
 include "_fastpath/websocket.pxi"
 include "_fastpath/splice.pxi"
 include "_fastpath/pacing.pxi"

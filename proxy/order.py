@@ -19,6 +19,7 @@ DECLARING = (
     "proxy.content.ssi",
     "proxy.bodies.directives",
     "proxy.upstream.directives",
+    "proxy.upstream.grpc",
     "proxy.upstream.websocket",
     "proxy.stream.directives",
     "proxy.mqtt.directives",

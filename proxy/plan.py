@@ -43,7 +43,7 @@ from proxy.process.groups import has_controller
 from proxy.quic.freeze import freeze_quic
 from proxy.routing._function_routes import FunctionRoutes
 from proxy.routing._names import host_of
-from proxy.routing.location import add_hidden, build_tree, patterns_of
+from proxy.routing.location import PASSING, add_hidden, build_tree, patterns_of
 from proxy.routing.rewrite import compile_rewrite
 from proxy.routing.server_name import build_names, names_of
 from proxy.stream._preread import tell_tls_names
@@ -302,17 +302,14 @@ class Plan:
         if page is not None:
             location.handler, location.handler_kind = page, HANDLE_PYTHON
             return
-        target, name = block.own("proxy_pass"), block.own("function_pass")
-        if target is not None and name is not None:
-            raise block.error('"proxy_pass" and "function_pass" exclude each other')
-        if (
-            target is None
-            and name is None
-            and outer is not None
-            and outer.handler_kind == HANDLE_PROXY
-        ):
-            target = outer.block.own("proxy_pass")
-            name = outer.block.own("function_pass")
+        said = {key: block.own(key) for key in PASSING if block.own(key) is not None}
+        if len(said) > 1:
+            first, second = list(said)[:2]
+            raise block.error(f'"{first}" and "{second}" exclude each other')
+        if not said and outer is not None and outer.handler_kind == HANDLE_PROXY:
+            said = {key: outer.block.own(key) for key in PASSING}
+        target, name = said.get("proxy_pass"), said.get("function_pass")
+        call = said.get("grpc_pass")
         if name is not None:
             location.handler, location.proxy = freeze_pass(
                 self.directory, block, name, self.upstreams
@@ -321,6 +318,9 @@ class Plan:
             self.freeze_async(location, outer.block if outer is not None else block)
         elif target is not None:
             location.proxy = self.upstreams.freeze_proxy(block, target)
+            location.handler_kind = HANDLE_PROXY
+        elif call is not None:
+            location.proxy = self.upstreams.freeze_grpc(block, call)
             location.handler_kind = HANDLE_PROXY
 
     def freeze_async(self, location: Location, block: Block) -> None:

@@ -44,7 +44,7 @@ cdef void find_type(Request r) noexcept:
         r.content_type = type_of(<ContentSettings>r.location.content, r.uri)
 
 
-cdef void intercept(Worker w, Request r, UpstreamH1 u) noexcept:
+cdef void intercept(Worker w, Request r, UpstreamCall u) noexcept:
     """proxy_intercept_errors: an error_page answers, with the upstream's challenges."""
     cdef Attempt* a = &r.attempts[r.n_attempts - 1]
     cdef int status = r.status

@@ -403,7 +403,8 @@ cdef class ClientH1(Link):
             if self.body_left == 0:
                 self.end_body()
             elif self.body_left >= SPLICE_LEAST and used == n and self.r is r and (
-                    r is not None and r.call is not None and not self.is_paused):
+                    r is not None and r.call is not None and not self.is_paused
+                    and not (<UpstreamCall>r.call).is_shared):
                 splice_body(self.w, r, <UpstreamH1>r.call)
             return <int>used
         while used < n:
@@ -699,7 +700,7 @@ cdef class ClientH1(Link):
         set_deadline(self.w.wheel, self, clock.now_ms + r.location.send_timeout_ms)
 
     cdef bint is_spliced_full(self, Request r) noexcept:
-        cdef Splice s = None if r.call is None else (<UpstreamH1>r.call).splice
+        cdef Splice s = None if r.call is None else (<UpstreamCall>r.call).splice
         return s is not None and s.is_answer and s.is_full
 
     cdef void on_deadline(self) noexcept:

@@ -15,15 +15,21 @@ cdef void write_frames(void* worker) noexcept:
     """Everything that waits for the end of the turn."""
     cdef Worker w = <Worker><PyObject*>worker
     cdef ClientH2 h
-    while w.unwritten != NULL:
+    while w.unwritten != NULL or w.unwritten_asks != NULL:
+        if w.unwritten_asks != NULL:
+            write_asks(w)
+            continue
         h = <ClientH2>w.unwritten
         w.unwritten = h.next_unwritten
         h.next_unwritten = NULL
         h.is_unwritten = False
         h.write_out()
         Py_DECREF(h)
-    if w.ask_n or w.out_n or len(w.later):
+    if w.ask_n or w.out_n or len(w.later) or len(w.later_calls):
         w.settle()
+    if len(w.spent_calls):                       # nobody holds one any more
+        w.free_calls += w.spent_calls
+        w.spent_calls.clear()
 
 
 cdef inline void set_head_limits(HeadRoom* room, Server s) noexcept:
@@ -163,7 +169,7 @@ cdef class H2Stream(ClientStream):
             return NO_MEMORY
         n = write_answer_block(r, at)
         end_headers(&h.c, &self.s, <size_t>n, False)
-        r.sent_head = n + FRAME_HEAD
+        r.sent_head = n + FRAME_HEAD_BYTES
         r.is_head_sent = True
         h.will_write()
         return 0
@@ -380,9 +386,9 @@ cdef class H2Stream(ClientStream):
 
     cdef void end_aborted(self, Request r) noexcept:
         cdef Worker w = self.h2.w
-        cdef UpstreamH1 u
+        cdef UpstreamCall u
         if r.call is not None:
-            u = <UpstreamH1>r.call
+            u = <UpstreamCall>r.call
             r.call = None
             u.leave()
         if r.asked != NULL:

@@ -1,11 +1,14 @@
 # Connections to upstreams that wait for their next request: a pool of each upstream and worker.
 
-cdef UpstreamH1 take_idle(Worker w, Upstream u, Peer p, ProxySettings s, bint is_tls):
-    cdef UpstreamH1 conn
+cdef UpstreamLink take_idle(
+    Worker w, Upstream u, Peer p, ProxySettings s, bint is_tls, bint is_shared
+):
+    cdef UpstreamLink conn
     if p.idle == NULL:
         return None
-    conn = <UpstreamH1><PyObject*>p.idle
-    if conn.is_tls != is_tls or conn.s is not s and u.keepalive_is_local:
+    conn = <UpstreamLink><PyObject*>p.idle
+    if conn.is_tls != is_tls or conn.is_shared != is_shared or (
+            conn.s is not s and u.keepalive_is_local):
         return None
     forget_idle(w, conn)
     conn.s = s
@@ -13,7 +16,7 @@ cdef UpstreamH1 take_idle(Worker w, Upstream u, Peer p, ProxySettings s, bint is
     return conn
 
 
-cdef void give_idle(Worker w, UpstreamH1 c) noexcept:
+cdef void give_idle(Worker w, UpstreamLink c) noexcept:
     cdef Upstream u = c.upstream
     cdef Pool* pool = <Pool*>u.pool
     if (u.keepalive == 0 or c.requests >= u.keepalive_requests or c.peer.is_removed
@@ -30,12 +33,12 @@ cdef void give_idle(Worker w, UpstreamH1 c) noexcept:
     c.peer_prev = NULL
     c.peer_next = <PyObject*>c.peer.idle
     if c.peer_next != NULL:
-        (<UpstreamH1>c.peer_next).peer_prev = <PyObject*>c
+        (<UpstreamLink>c.peer_next).peer_prev = <PyObject*>c
     c.peer.idle = <void*>c
     c.lru_newer = NULL
     c.lru_older = pool.newest
     if pool.newest != NULL:
-        (<UpstreamH1>pool.newest).lru_newer = <PyObject*>c
+        (<UpstreamLink>pool.newest).lru_newer = <PyObject*>c
     else:
         pool.oldest = <PyObject*>c
     pool.newest = <PyObject*>c
@@ -44,26 +47,26 @@ cdef void give_idle(Worker w, UpstreamH1 c) noexcept:
     c.unpause()
     set_deadline(w.wheel, c, clock.now_ms + u.keepalive_timeout_ms)
     if u.n_idle > u.keepalive:
-        (<UpstreamH1>pool.oldest).drop()
+        (<UpstreamLink>pool.oldest).drop()
 
 
-cdef void forget_idle(Worker w, UpstreamH1 c) noexcept:
+cdef void forget_idle(Worker w, UpstreamLink c) noexcept:
     cdef Pool* pool
     if c.state != U_IDLE:
         return
     pool = <Pool*>c.upstream.pool
     if c.peer_next != NULL:
-        (<UpstreamH1>c.peer_next).peer_prev = c.peer_prev
+        (<UpstreamLink>c.peer_next).peer_prev = c.peer_prev
     if c.peer_prev != NULL:
-        (<UpstreamH1>c.peer_prev).peer_next = c.peer_next
+        (<UpstreamLink>c.peer_prev).peer_next = c.peer_next
     else:
         c.peer.idle = <void*>c.peer_next
     if c.lru_newer != NULL:
-        (<UpstreamH1>c.lru_newer).lru_older = c.lru_older
+        (<UpstreamLink>c.lru_newer).lru_older = c.lru_older
     else:
         pool.newest = c.lru_older
     if c.lru_older != NULL:
-        (<UpstreamH1>c.lru_older).lru_newer = c.lru_newer
+        (<UpstreamLink>c.lru_older).lru_newer = c.lru_newer
     else:
         pool.oldest = c.lru_newer
     c.state = U_HEAD

@@ -63,7 +63,7 @@ cdef class UpstreamPacer(Timed):
     cdef PyObject* u              # borrowed: the connection holds it
 
     cdef void on_deadline(self) noexcept:
-        cdef UpstreamH1 u = <UpstreamH1>self.u
+        cdef UpstreamCall u = <UpstreamCall>self.u
         if u.pacer is self:
             u.pacer = None
             if u.r is None or u.r.waiting is None:

@@ -302,11 +302,11 @@ cdef uint32_t piece_bytes(ProxySettings s) noexcept:
     return <uint32_t>s.buffer_bytes if s.buffer_bytes < PIECE_BYTES else PIECE_BYTES
 
 
-cdef inline int64_t next_read(UpstreamH1 u) noexcept:
+cdef inline int64_t next_read(UpstreamCall u) noexcept:
     return u.most_bytes if u.most_bytes else READ_BYTES
 
 
-cdef Spool answer_spool(UpstreamH1 u, size_t n):
+cdef Spool answer_spool(UpstreamCall u, size_t n):
     """What a client did not take yet: in the answer's buffers, where n bytes are already, then
     in a file; before one, reads may be large. Where no file may take it, one read more has room:
     reading pauses only behind it."""
@@ -469,7 +469,9 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     r.attempts[r.n_attempts - 1].is_redirect = is_new and r.n_attempts > 1
     count_asked(w, u, p)
     is_tls = s.is_tls if r.found is None else r.found.is_tls
-    conn = take_idle(w, u, p, s, is_tls)
+    if s.version == 20:
+        return call_h2(w, r, u, p, s, is_tls)
+    conn = <UpstreamH1>take_idle(w, u, p, s, is_tls, False)
     if conn is not None:
         conn.r = r
         r.call = conn
@@ -497,7 +499,7 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
 
 cdef int send(Worker w, Request r) noexcept:
     """Write it to the chosen peer."""
-    cdef UpstreamH1 conn = <UpstreamH1>r.call
+    cdef UpstreamCall conn = <UpstreamCall>r.call
     cdef int rc = conn.ask(r)
     if rc < 0:
         r.call = None
@@ -526,7 +528,7 @@ cdef int relay_stage(Worker w, Request r) noexcept:
     return PARK
 
 
-cdef int accel_redirect(Worker w, Request r, UpstreamH1 u, Str to) noexcept:
+cdef int accel_redirect(Worker w, Request r, UpstreamCall u, Str to) noexcept:
     """X-Accel-Redirect: the upstream leaves the answer to another location."""
     cdef Uri uri
     cdef char* room

@@ -122,7 +122,7 @@ cdef void end_sub(Worker w, Request sub) noexcept:
 cdef void drop_subs(Request r) noexcept:
     """Nobody waits for them any more."""
     cdef Request sub
-    cdef UpstreamH1 u
+    cdef UpstreamCall u
     cdef list subs = r.subs
     if subs is None:
         return
@@ -130,7 +130,7 @@ cdef void drop_subs(Request r) noexcept:
     for sub in subs:
         (<SubStream>sub.stream).waiter = None
         if sub.call is not None:
-            u = <UpstreamH1>sub.call
+            u = <UpstreamCall>sub.call
             sub.call = None
             u.leave()
         drop_subs(sub)

@@ -33,7 +33,7 @@ cdef int wait_for_replica(Worker w, Request r) noexcept:
     return park(w.waiting, r, <Version>r.version, <Asked*>r.asked, fd, n_bytes)
 
 
-cdef void begin_call(UpstreamH1 u, Request r) noexcept:
+cdef void begin_call(UpstreamCall u, Request r) noexcept:
     """A connection is about to serve r: how long it may be silent, how long it may take."""
     cdef Version v
     cdef Asked* a
@@ -62,22 +62,28 @@ cdef bint asks_again(Request r, int fault) noexcept:
     return r.n_attempts < MOST_ROUNDS
 
 
-cdef inline bint closed_idle(UpstreamH1 u, Attempt* a, int fault) noexcept:
-    """The keep-alive race: it closed as we wrote (RFC 9112 §9.3.1)."""
+cdef inline bint is_refused(UpstreamCall u) noexcept:
+    return u.is_shared and (<H2Call>u).is_refused
+
+
+cdef inline bint closed_idle(UpstreamCall u, Attempt* a, int fault) noexcept:
+    """The keep-alive race: it closed as we wrote (RFC 9112 §9.3.1); or it refused one stream."""
+    if is_refused(u):
+        return True
     return u.is_reused and u.n_interim == 0 and fault == UPSTREAM_CLOSED and a.bytes_received == 0
 
 
-cdef bint forgive(Request r, UpstreamH1 u, Tried* t) noexcept:
+cdef bint forgive(Request r, UpstreamCall u, Tried* t) noexcept:
     """A replica closed what was idle: no fault of it, and it may be asked again. Of a peer of an
-    upstream it is one, as in nginx: False."""
-    if r.asked == NULL:
+    upstream it is one, as in nginx: False; but for a stream that it refused."""
+    if r.asked == NULL and not is_refused(u) or r.n_attempts >= MOST_ROUNDS:
         return False
     unmark_tried(t, u.peer.core.slot)
     give_peer(u, t, PEER_OK)
     return True
 
 
-cdef int on_function_head(Request r, UpstreamH1 u) noexcept:
+cdef int on_function_head(Request r, UpstreamCall u) noexcept:
     """Streams and upgrades have no total time limit, and need not count. 0 or a fault."""
     cdef Version v = <Version>r.version
     cdef bint is_stream = r.status == 101 or is_stream_type(r)

@@ -35,6 +35,12 @@ cdef class Worker(Conductor):
     cdef set clients_h3
     cdef list later               # ClientStreams that have something to do when all others are done
     cdef list lines               # of upstreams that have room again
+    cdef list later_calls         # the same of H2Calls
+    cdef list free_calls          # H2Calls for the next ones …
+    cdef list spent_calls         # … and those that join them when the turn is over
+    cdef PyObject* unwritten_asks  # UpstreamH2s whose frames wait for the end of the turn
+    cdef HeadRoom answer_room     # where their answers' heads are read to
+    cdef Head answer_head
     cdef PyObject* unwritten      # ClientH2s whose frames wait for the end of the turn
     cdef HeadRoom head_room       # where requests of HTTP/2 are read to
     cdef Head head
@@ -66,7 +72,7 @@ cdef class Worker(Conductor):
         self.answer_fields = <Field*>malloc(self.cap_fields * sizeof(Field))
         self.free_requests, self.free_requests_h2, self.free_requests_h3 = [], [], []
         self.copies, self.clients_h3 = set(), set()
-        self.later = []
+        self.later, self.later_calls, self.free_calls, self.spent_calls = [], [], [], []
         self.lines = []
         self.stats = &nobody_counts
         if (self.spilled == NULL or self.out == NULL or self.ask == NULL
@@ -81,6 +87,7 @@ cdef class Worker(Conductor):
     def __dealloc__(self):
         at_turn_end(NULL, <void*>self)
         free(self.head_room.bytes)
+        free(self.answer_room.bytes)
         free(self.spilled)
         free(self.out)
         free(self.ask)
@@ -108,6 +115,25 @@ cdef class Worker(Conductor):
         if functions.counts is not None:
             bell.fd = functions.counts.bell
             self.loop.add_reader(bell.fd, bell.on_ring)
+
+    cdef bint make_answer_room(self, uint32_t most) noexcept:
+        """Room for answers' heads of so many bytes, over HTTP/2. False: no memory."""
+        cdef HeadRoom* room = &self.answer_room
+        cdef size_t need = room_for(most, most)
+        cdef char* larger
+        if room.n < need:
+            larger = <char*>realloc(room.bytes, need)
+            if larger == NULL:
+                return False
+            room.bytes = larger
+            room.n = need
+            room.fields = self.answer_fields
+            room.cap_fields = self.cap_fields
+            room.head = &self.answer_head
+            room.lim.max_line = 0
+            room.lim.max_fields = 0
+            room.lim.ignore_invalid = room.lim.underscores_allowed = True
+        return True
 
     cdef inline void begin_writing(self, Request r) noexcept:
         r.is_counted = True
@@ -234,7 +260,7 @@ cdef class Worker(Conductor):
                 self.write_ask(self.ask_of, NULL, 0)
             self.ask_of = u
 
-    cdef void drop_ask(self, UpstreamH1 u) noexcept:
+    cdef void drop_ask(self, UpstreamCall u) noexcept:
         if self.ask_of is u:
             self.ask_n = 0
             self.ask_of = None
@@ -261,13 +287,15 @@ cdef class Worker(Conductor):
         cdef H1Stream s
         cdef ClientH1 c
         while self.held_of is not None or self.ask_n or self.out_n or len(self.later) or (
-                len(self.lines)):
+                len(self.lines) or len(self.later_calls)):
             c = self.held_of
             self.held_of = None
             if c is not None and not c.is_closing:
                 c.run_held()
             while len(self.later):
                 (<ClientStream>self.later.pop()).go_on()
+            while len(self.later_calls):
+                (<H2Call>self.later_calls.pop()).go_on()
             while len(self.lines):
                 (<Line>self.lines.pop()).go_on()
             if self.ask_n:
@@ -286,7 +314,7 @@ cdef class Worker(Conductor):
                         self.on_client_gone(c.r)
                         c.abort()
                 self.out_n = 0
-        if self.unwritten != NULL and not is_in_turn():
+        if (self.unwritten != NULL or self.unwritten_asks != NULL) and not is_in_turn():
             write_frames(<void*>self)
 
     # ---------------------------------------------------------------- the loop over the stages
@@ -338,13 +366,13 @@ cdef class Worker(Conductor):
 
     cdef void fail(self, Request r, int fault) noexcept:
         """Answer with the status of a fault, or cut what cannot be answered any more."""
-        cdef UpstreamH1 u
+        cdef UpstreamCall u
         r.fault = fault
         if r.asked != NULL:
             leave(self.waiting, r)
         report_fault(r, fault)
         if r.call is not None:
-            u = <UpstreamH1>r.call
+            u = <UpstreamCall>r.call
             r.call = None
             u.leave()
         if r.is_head_sent:
@@ -480,9 +508,9 @@ cdef class Worker(Conductor):
         self.complete(r)
 
     cdef void complete(self, Request r) noexcept:
-        cdef UpstreamH1 u
+        cdef UpstreamCall u
         if r.call is not None:                   # an early answer: the upstream's part is over
-            u = <UpstreamH1>r.call
+            u = <UpstreamCall>r.call
             r.call = None
             u.leave()
         if r.parent is not None:
@@ -503,7 +531,7 @@ cdef class Worker(Conductor):
 
     cdef void on_body(self, Request r, const char* p, uint32_t n) noexcept:
         cdef ClientStream s = <ClientStream>r.stream
-        cdef UpstreamH1 u
+        cdef UpstreamCall u
         cdef Location here = r.location
         cdef int rc
         cdef bint is_copied = False
@@ -518,7 +546,7 @@ cdef class Worker(Conductor):
         if r.body is not None and (<Spool>r.body).is_copy:
             is_copied = copy_body(r, p, n)
         if r.call is not None and not holds_body(r):
-            u = <UpstreamH1>r.call
+            u = <UpstreamCall>r.call
             if is_copied:
                 (<Spool>r.body).skip(n)
             rc = u.ask_body(p, n)
@@ -536,8 +564,8 @@ cdef class Worker(Conductor):
         if r.body_kind == BODY_NONE:
             return
         if r.call is not None and not holds_body(r):
-            if (<UpstreamH1>r.call).state != U_DIALING:  # asked again: `send` ends it
-                (<UpstreamH1>r.call).ask_end()
+            if (<UpstreamCall>r.call).state != U_DIALING:  # asked again: `send` ends it
+                (<UpstreamCall>r.call).ask_end()
         elif r.stage == S_PICK and holds_body(r):
             r.stage = S_PICK - 1
             self.drive(r, GO)
@@ -565,7 +593,7 @@ cdef class Worker(Conductor):
         if r.is_answer_read:
             self.finish(r)
         elif r.call is not None:
-            (<UpstreamH1>r.call).unpause()
+            (<UpstreamCall>r.call).unpause()
         elif r.source is not None and not r.is_done:
             rc = feed_source(self, r)
             if rc == DONE:
@@ -576,9 +604,9 @@ cdef class Worker(Conductor):
             self.finish(r)
 
     cdef void on_client_gone(self, Request r) noexcept:
-        cdef UpstreamH1 u
+        cdef UpstreamCall u
         if r.call is not None:
-            u = <UpstreamH1>r.call
+            u = <UpstreamCall>r.call
             r.call = None
             u.leave()
         if r.fault == SEND_TIMEOUT:
@@ -597,7 +625,7 @@ cdef class Worker(Conductor):
 
     # ---------------------------------------------------------------- the upstream's events
 
-    cdef int send_spool(self, Request r, UpstreamH1 u) noexcept:
+    cdef int send_spool(self, Request r, UpstreamCall u) noexcept:
         """What is held of the body goes to the upstream. 0, BLOCKED or a fault."""
         cdef Spool q = <Spool>r.body
         cdef const char* p = NULL
@@ -617,7 +645,7 @@ cdef class Worker(Conductor):
             u.ask_end()
         return 0
 
-    cdef int send_text(self, Request r, UpstreamH1 u) noexcept:
+    cdef int send_text(self, Request r, UpstreamCall u) noexcept:
         cdef Str value
         cdef int rc = evaluate(u.s.body, r, &value)
         if rc < 0:
@@ -626,7 +654,7 @@ cdef class Worker(Conductor):
         u.ask_end()
         return rc
 
-    cdef void on_upstream_drained(self, Request r, UpstreamH1 u) noexcept:
+    cdef void on_upstream_drained(self, Request r, UpstreamCall u) noexcept:
         cdef int rc
         if r.body is not None and not u.is_ask_whole:
             rc = self.send_spool(r, u)
@@ -637,7 +665,7 @@ cdef class Worker(Conductor):
         elif not r.is_body_done:
             (<ClientStream>r.stream).go_on_reading(r)
 
-    cdef void on_answer_head(self, Request r, UpstreamH1 u) noexcept:
+    cdef void on_answer_head(self, Request r, UpstreamCall u) noexcept:
         cdef int rc
         cdef Str redirect
         cdef Attempt* a = &r.attempts[r.n_attempts - 1]
@@ -666,7 +694,7 @@ cdef class Worker(Conductor):
             self.fail(r, rc)
             return
         if r.status == 101:
-            upgrade(self, r, u)
+            upgrade(self, r, <UpstreamH1>u)      # HTTP/2 has no 101
             return
         r.stage = S_RELAY
         take_rate(r)
@@ -681,7 +709,7 @@ cdef class Worker(Conductor):
         if rc < 0:
             self.fail(r, rc)
 
-    cdef void relay(self, Request r, UpstreamH1 u, const char* p, size_t n) noexcept:
+    cdef void relay(self, Request r, UpstreamCall u, const char* p, size_t n) noexcept:
         """A piece of the answer's body goes to the client, or waits for it."""
         cdef int rc
         cdef Spool q
@@ -744,21 +772,21 @@ cdef class Worker(Conductor):
             if rc == 0:
                 rc = r.stream.flush(r)
             q.skip(<size_t>n)
-            if r.call is not None and (<UpstreamH1>r.call).is_paused and (
-                    q.room() >= next_read(<UpstreamH1>r.call)):
-                (<UpstreamH1>r.call).unpause()
+            if r.call is not None and (<UpstreamCall>r.call).is_paused and (
+                    q.room() >= next_read(<UpstreamCall>r.call)):
+                (<UpstreamCall>r.call).unpause()
             if rc:
                 return rc
         r.waiting = None
         if r.call is not None:
-            (<UpstreamH1>r.call).most_bytes = piece_bytes((<UpstreamH1>r.call).s)
+            (<UpstreamCall>r.call).most_bytes = piece_bytes((<UpstreamCall>r.call).s)
         return 0
 
     cdef void on_answer_end(self, Request r) noexcept:
         if r.waiting is None:
             self.finish(r)
 
-    cdef int release_failed(self, Request r, UpstreamH1 u, int fault) noexcept:
+    cdef int release_failed(self, Request r, UpstreamCall u, int fault) noexcept:
         """A peer could not be reached. GO: choose again; else the fault."""
         cdef Tried* t = <Tried*>r.tried
         give_peer(u, t, PEER_FAILED)
@@ -774,7 +802,7 @@ cdef class Worker(Conductor):
             return GO
         return fault
 
-    cdef bint try_next(self, Request r, UpstreamH1 u, int fault) noexcept:
+    cdef bint try_next(self, Request r, UpstreamCall u, int fault) noexcept:
         """Ask another peer, if that is safe and allowed. The connection is given up."""
         cdef Tried* t = <Tried*>r.tried
         cdef Attempt* a = &r.attempts[r.n_attempts - 1]
@@ -818,7 +846,7 @@ cdef class Worker(Conductor):
         self.drive(r, GO)
         return True
 
-    cdef void on_upstream_fault(self, Request r, UpstreamH1 u, int fault) noexcept:
+    cdef void on_upstream_fault(self, Request r, UpstreamCall u, int fault) noexcept:
         r.call = None
         if fault == FUNCTION_TIMEOUT and r.asked != NULL:
             (<Asked*>r.asked).refusal = R_TIMEOUT

@@ -130,6 +130,7 @@ cdef extern from "<openssl/ssl.h>":
     int SSL_CTX_remove_session(SSL_CTX*, SSL_SESSION*)
     void SSL_CTX_set_client_hello_cb(SSL_CTX*, int (*)(SSL*, int*, void*) noexcept, void*)
     long SSL_CTX_set_tlsext_servername_callback(SSL_CTX*, int (*)(SSL*, int*, void*) noexcept)
+    int SSL_CTX_set_alpn_protos(SSL_CTX*, const unsigned char*, unsigned int)
     void SSL_CTX_set_alpn_select_cb(
         SSL_CTX*, int (*)(SSL*, const unsigned char**, unsigned char*, const unsigned char*,
                           unsigned int, void*) noexcept, void*)

@@ -195,6 +195,13 @@ cdef class Context:
         if "TLSv1.3" not in names:
             SSL_CTX_set_options(self.ctx, SSL_OP_NO_TLSv1_3)
 
+    def offer(self, bytes protocol not None):
+        """As a client: ALPN offers this one."""
+        cdef bytes offered = bytes([len(protocol)]) + protocol
+        if SSL_CTX_set_alpn_protos(self.ctx, <const unsigned char*><const char*>offered,
+                                   <unsigned int>len(offered)) != 0:
+            raise MemoryError
+
     def set_ciphers(self, str text, bint prefers_ours=False):
         """For TLS 1.2 and below, in OpenSSL's words."""
         ERR_clear_error()

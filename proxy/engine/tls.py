@@ -51,12 +51,12 @@ SECRET_ZONE = "tls secret"
 SECRET_BYTES = 64 * 1024
 HELD = frozenset(
     prefix + name
-    for prefix in ("ssl_", "proxy_ssl_")
+    for prefix in ("ssl_", "proxy_ssl_", "grpc_ssl_")
     for name in (
         "certificate", "certificate_key", "client_certificate", "crl", "dhparam",
         "session_ticket_key", "trusted_certificate",
     )
-) | {"proxy_ssl_password_file"}  # fmt: skip
+) | {"proxy_ssl_password_file", "grpc_ssl_password_file"}  # fmt: skip
 files: dict[str, bytes] = {}
 caches: dict[str, Any] = {}
 
@@ -345,14 +345,17 @@ def pem_of(block: Block) -> tuple[bytes, bytes, tuple[bytes, ...]] | None:
     )
 
 
-def make_client(block: Block) -> Context:
-    """A context to dial upstreams with, as the proxy_ssl_… directives say. Raises ConfError."""
+def make_client(block: Block, is_h2: bool = False) -> Context:
+    """A context to dial upstreams with, as the proxy_ssl_… directives say; is_h2: ALPN offers
+    HTTP/2. Raises ConfError."""
     from proxy.engine._tls import prepare
     from proxy.engine._tls_context import Context
 
     get = block.get
     context = Context(False)
     prepare(context)
+    if is_h2:
+        context.offer(b"h2")
     try:
         context.set_versions(get("proxy_ssl_protocols"))
         context.set_ciphers(str(get("proxy_ssl_ciphers")))

@@ -88,6 +88,7 @@ cdef class Peer:
     cdef readonly bint is_backup
     cdef readonly bint is_removed  # no longer in the table; its holders may finish
     cdef void* idle               # the pool's: idle connections to this peer
+    cdef void* busy               # the pool's: those in use that more requests may join (HTTP/2)
     cdef uint32_t n_idle          # the pool's
     cdef public uint32_t asked_counter   # numbers of its counters, 0: not named yet
     cdef public uint32_t failed_counter

@@ -33,7 +33,9 @@ cdef class ProxySettings:
     cdef public bint has_uri              # a URI of proxy_pass replaces the location's prefix
     cdef public bytes uri
     cdef public uint32_t prefix_n         # bytes of the prefix that it replaces
-    cdef public uint8_t version           # 10 or 11
+    cdef public uint8_t version           # 10, 11 or 20
+    cdef public bint is_grpc              # grpc_pass: te: trailers is passed, and trailers are
+    cdef public bint sets_host            # by the conf: sent as host, not as :authority (nginx)
     cdef public bint is_buffered          # proxy_buffering
     cdef public bint is_request_buffered
     cdef public bint passes_fields        # proxy_pass_request_headers
@@ -79,6 +81,11 @@ cdef class ProxySettings:
 # another fault. Sets *length to the body bytes announced (-1: chunked).
 cdef int write_request_head(
     ProxySettings s, Request r, char* out, size_t cap, int64_t* length
+) noexcept
+# The same as a header block of HTTP/2, in room that is twice as large as the request's target, and
+# more. *length is -1 where the body's end is not known yet.
+cdef int write_request_block(
+    ProxySettings s, Request r, bint is_tls, char* out, size_t cap, int64_t* length
 ) noexcept
 # Mark fields of r.answer that the client does not get, and rewrite what points at the peer.
 cdef int shape_answer(ProxySettings s, Request r) noexcept

@@ -1,16 +1,20 @@
-# What goes to an upstream over HTTP/1.1, and what of its head comes back.
+# The head that goes to an upstream, over HTTP/1.1 or 2, and what of its answer's comes back.
 
 from libc.stdlib cimport free, malloc
 
 from proxy.base._arena cimport copy
 from proxy.base._told cimport R_ALERT, tell_error
 from proxy.base.head cimport *
-from proxy.base.span cimport is_same_word, of_bytes, to_bytes
+from proxy.base.span cimport is_same_word, of_bytes, text, to_bytes
 from proxy.base.verdict cimport INTERNAL, NO_MEMORY
 from proxy.base._escape cimport ESCAPE_URI, escape_uri, escaped_size
 from proxy.variables._variables cimport evaluate
 from proxy.wire._fields cimport find_name
 from proxy.wire._h1write cimport *
+from proxy.wire._h2head cimport cleaned
+from proxy.wire._hpack cimport (
+    MAX_WRITTEN, P_AUTHORITY, P_METHOD, P_PATH, P_SCHEME, PseudoId, put_literal, static_of_id,
+)
 
 
 cdef uint64_t NEVER_PASSED = (
@@ -18,6 +22,11 @@ cdef uint64_t NEVER_PASSED = (
     | 1 << F_TRANSFER_ENCODING | 1 << F_CONTENT_LENGTH | 1 << F_EXPECT | 1 << F_HOST
     | <uint64_t>1 << F_HTTP2_SETTINGS | 1 << F_UPGRADE | 1 << F_TRAILER
 )
+cdef uint64_t NOT_FOR_H2 = (                     # RFC 9113 §8.2.2
+    1 << F_CONNECTION | 1 << F_KEEP_ALIVE | 1 << F_PROXY_CONNECTION | 1 << F_TRANSFER_ENCODING
+    | 1 << F_UPGRADE
+)
+cdef uint32_t[4] STATIC_OF_PSEUDO = [1, 2, 4, 6]  # RFC 7541 appendix A, from P_AUTHORITY on
 
 
 cdef class ProxySettings:
@@ -144,6 +153,56 @@ cdef int put_target(ProxySettings s, Request r, char** out, char* end) noexcept:
     return 0
 
 
+cdef int method_of(ProxySettings s, Request r, Str* out) noexcept:
+    cdef int rc
+    if s.method is not None:
+        rc = evaluate(s.method, r, out)
+        return rc if rc < 0 else NO_MEMORY if out.n > 256 else 0
+    if r.method == r.head.method:
+        out[0] = span(&r.head, r.head.method_off, r.head.method_n)
+    else:                                        # error_page made a GET of it
+        out[0] = text(b"GET", 3)
+    return 0
+
+
+cdef int length_of(ProxySettings s, Request r, int64_t* length) noexcept:
+    """Bytes of the body that goes on; -1: not known yet."""
+    cdef Str value
+    cdef int rc
+    length[0] = 0
+    if not s.passes_body:
+        return 0
+    if s.body is not None:
+        rc = evaluate(s.body, r, &value)
+        if rc < 0:
+            return rc
+        length[0] = value.n
+    elif r.body_kind == BODY_LENGTH:
+        length[0] = r.head.content_length
+    elif r.body_kind == BODY_CHUNKED:
+        length[0] = r.body_n if r.is_body_done else -1
+    return 0
+
+
+cdef inline bint says_length(ProxySettings s, Request r, int64_t length) noexcept:
+    return (length != 0 or r.body_kind != BODY_NONE or s.body is not None
+            or (r.head.content_length == 0 and r.method == r.head.method))
+
+
+cdef inline bint is_passed(
+    ProxySettings s, Request r, const Field* f, uint64_t replaced
+) noexcept:
+    """Does a field of the client go on? (Upgrade only where it was taken out of `replaced`.)"""
+    if f.id:
+        if replaced >> f.id & 1:
+            return False
+        return not f.flags or f.id == F_UPGRADE
+    if f.flags:
+        return False
+    return len(s.replaced_names) == 0 or (
+        lowered(name_of(&r.head, f)) not in s.replaced_names)
+
+
 cdef int write_request_head(
     ProxySettings s, Request r, char* out, size_t cap, int64_t* length
 ) noexcept:
@@ -158,17 +217,10 @@ cdef int write_request_head(
     if r.head.size + 1024 > cap:
         return NO_MEMORY
     # request line
-    if s.method is not None:
-        rc = evaluate(s.method, r, &value)
-        if rc < 0:
-            return rc
-        if value.n > 256:
-            return NO_MEMORY
-        at = put_str(at, value)
-    elif r.method == r.head.method:
-        at = put_bytes(at, r.head.base + r.head.method_off, r.head.method_n)
-    else:                                        # error_page made a GET of it
-        at = put_bytes(at, b"GET", 3)
+    rc = method_of(s, r, &value)
+    if rc < 0:
+        return rc
+    at = put_str(at, value)
     at[0] = c" "
     at += 1
     rc = put_target(s, r, &at, end)
@@ -193,37 +245,19 @@ cdef int write_request_head(
         at = put_bytes(at, b"Connection: upgrade\r\n", 21)
         replaced &= ~(<uint64_t>1 << F_UPGRADE)
     # the body's framing
-    if not s.passes_body:
-        length[0] = 0
-    elif s.body is not None:
-        rc = evaluate(s.body, r, &value)
-        if rc < 0:
-            return rc
-        length[0] = value.n
-    elif r.body_kind == BODY_LENGTH:
-        length[0] = r.head.content_length
-    elif r.body_kind == BODY_CHUNKED:
-        length[0] = r.body_n if r.is_body_done else -1
-    else:
-        length[0] = 0
+    rc = length_of(s, r, length)
+    if rc < 0:
+        return rc
     if length[0] < 0:
         at = put_bytes(at, b"Transfer-Encoding: chunked\r\n", 28)
-    elif (length[0] or r.body_kind != BODY_NONE or s.body is not None
-            or (r.head.content_length == 0 and r.method == r.head.method)):
+    elif says_length(s, r, length[0]):
         at = put_bytes(at, b"Content-Length: ", 16)
         at = put_end(put_decimal(at, <uint64_t>length[0]))
     # the client's fields
     if s.passes_fields:
         for i in range(r.head.n_fields):
             f = &r.head.fields[i]
-            if f.id:
-                if replaced >> f.id & 1:
-                    continue
-                if f.flags and not (f.id == F_UPGRADE and is_upgrade):
-                    continue
-            elif f.flags:
-                continue
-            elif len(s.replaced_names) and lowered(name_of(&r.head, f)) in s.replaced_names:
+            if not is_passed(s, r, f, replaced):
                 continue
             if <size_t>(end - at) < <size_t>f.name_n + f.value_n + 64:
                 return NO_MEMORY
@@ -231,6 +265,71 @@ cdef int write_request_head(
                                  value_of(&r.head, f)))
     at = put_end(at)
     return <int>(at - out)
+
+
+cdef int write_request_block(
+    ProxySettings s, Request r, bint is_tls, char* out, size_t cap, int64_t* length
+) noexcept:
+    cdef char* at = out
+    cdef char* end = out + cap
+    cdef char* aside = out + cap // 2            # used up before the block comes so far
+    cdef char[32] digits
+    cdef Str value
+    cdef Field* f
+    cdef uint32_t i
+    cdef int rc
+    cdef bint has_te = False
+    if r.head.size + 2048 > cap // 2:
+        return NO_MEMORY
+    rc = method_of(s, r, &value)
+    if rc < 0:
+        return rc
+    at = put_known(at, P_METHOD, value)
+    at = put_known(at, P_SCHEME, text(b"https", 5) if is_tls else text(b"http", 4))
+    value.p = aside
+    rc = put_target(s, r, &aside, end)
+    if rc < 0:
+        return rc
+    value.n = <uint32_t>(aside - value.p)
+    at = put_known(at, P_PATH, value)
+    for i in range(s.n_ops):
+        if NOT_FOR_H2 >> s.ops[i].id & 1:
+            continue
+        rc = evaluate(<Template>s.ops[i].value, r, &value)
+        if rc < 0:
+            return rc
+        if value.n == 0:
+            continue
+        if <size_t>(end - at) < s.ops[i].name.n + value.n + MAX_WRITTEN:
+            return NO_MEMORY
+        value = cleaned(r, value)
+        has_te |= s.ops[i].id == F_TE
+        if s.ops[i].id == F_HOST and not s.sets_host:
+            at = put_known(at, P_AUTHORITY, value)
+        else:
+            at = put_literal(at, static_of_id[s.ops[i].id & 63] if s.ops[i].id else 0,
+                             s.ops[i].name, value, False)
+    rc = length_of(s, r, length)
+    if rc < 0:
+        return rc
+    if <size_t>(end - at) < r.head.size + r.head.n_fields * MAX_WRITTEN + 128:
+        return NO_MEMORY
+    if length[0] >= 0 and says_length(s, r, length[0]):
+        value = text(digits, put_decimal(digits, <uint64_t>length[0]) - digits)
+        at = put_literal(at, static_of_id[<int>F_CONTENT_LENGTH], value, value, False)
+    if s.is_grpc and r.head.flags & H_TE_TRAILERS and not has_te:
+        at = put_literal(at, 0, text(b"te", 2), text(b"trailers", 8), False)
+    if s.passes_fields:
+        for i in range(r.head.n_fields):
+            f = &r.head.fields[i]
+            if is_passed(s, r, f, s.replaced):
+                at = put_literal(at, static_of_id[f.id & 63] if f.id else 0, name_of(&r.head, f),
+                                 value_of(&r.head, f), f.id == F_AUTHORIZATION)
+    return <int>(at - out)
+
+
+cdef inline char* put_known(char* out, PseudoId id, Str value) noexcept:
+    return put_literal(out, STATIC_OF_PSEUDO[<int>id - <int>P_AUTHORITY], value, value, False)
 
 
 cdef int shape_answer(ProxySettings s, Request r) noexcept:

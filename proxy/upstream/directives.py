@@ -146,14 +146,11 @@ def read_buffers(block: Block) -> Buffers:
 
 
 def read_http_version(args: list[Token], _block: Block) -> int:
-    """10 or 11. HTTP/2 to an upstream is nginx's, not ours yet."""
-    if args[0] == "2":
-        raise ConfError(
-            args[0], '"proxy_http_version 2" is known to nginx, not supported by Headrace'
-        )
-    if args[0] not in ("1.0", "1.1"):
+    """10, 11 or 20."""
+    versions = {"1.0": 10, "1.1": 11, "2": 20}
+    if args[0] not in versions:
         raise ConfError(args[0], f'invalid value "{args[0]}"')
-    return 10 if args[0] == "1.0" else 11
+    return versions[args[0]]
 
 
 def read_bind(args: list[Token], _block: Block) -> Bind | None:
@@ -289,8 +286,9 @@ directive(
     doc="Sends the request to a server or an upstream; a URI replaces the location's prefix.",
 )
 directive(
-    "proxy_http_version", EVERY, read=read_http_version, most=1, default="1.1", syntax="1.0 | 1.1",
-    doc="The HTTP version spoken to the upstream.",
+    "proxy_http_version", EVERY, read=read_http_version, most=1, default="1.1",
+    syntax="1.0 | 1.1 | 2",
+    doc="The HTTP version spoken to the upstream; requests share connections of version 2.",
 )
 directive("proxy_connect_timeout", EVERY | IN_STREAM, Duration(), default="60s",
           doc="How long connecting to the upstream may take.")

@@ -12,6 +12,7 @@ from proxy.upstream._sticky import StickyCookie, StickyKey
 from proxy.upstream.directives import DEFAULT_FIELDS, HIDDEN_FIELDS, read_buffers
 from proxy.upstream.dynamic import DynamicTargets
 from proxy.upstream.proxy_pass import VariableTarget, find_upstream
+from proxy.upstream.proxy_pass import read_url as read_http_url
 from proxy.upstream.servers import (
     make_implicit,
     make_upstream,
@@ -65,7 +66,7 @@ class Upstreams:
         self,
         http: Block,
         resolver_of: Callable[[Any], Resolver | None],
-        make_context: Callable[[Block], Any] = lambda _block: None,
+        make_context: Callable[..., Any] = lambda _block: None,
     ) -> None:
         self.resolver_of = resolver_of
         self.make_context = make_context
@@ -122,10 +123,24 @@ class Upstreams:
         except ValueError as error:
             raise block.error(str(error)) from None
 
+    def freeze_grpc(self, block: Block, target: Any) -> ProxySettings:
+        """What the grpc_… directives say in this location. Raises ConfError."""
+        from proxy.upstream.grpc import AsProxy, read_grpc_url
+
+        seen: Any = AsProxy(block)
+        s = self.freeze_proxy(seen, target, read_url=read_grpc_url)
+        s.is_grpc = True
+        return s
+
     def freeze_proxy(
-        self, block: Block, target: Any, upstream: Upstream | None = None
+        self,
+        block: Block,
+        target: Any,
+        upstream: Upstream | None = None,
+        read_url: Callable[[str], Target] = read_http_url,
     ) -> ProxySettings:
-        """What the proxy_… directives say in this location; upstream: who target is, if known."""
+        """What the proxy_… directives say in this location; upstream: who target is, if known;
+        read_url: what a text with variables means."""
         s = ProxySettings()
         get = block.get
         if isinstance(target, VariableTarget):
@@ -135,6 +150,7 @@ class Upstreams:
                 self.implicit,
                 self.resolver_of(get("resolver")),
                 get("resolver_timeout"),
+                read_url,
             )
         else:
             s.upstream = upstream or self.find(target, block)
@@ -145,7 +161,7 @@ class Upstreams:
             s.uri = target.uri.encode()
             s.prefix_n = len(target.location.encode())
         if s.is_tls or isinstance(target, VariableTarget):
-            tls = self.tls_contexts().find(block)
+            tls = self.tls_contexts().find(block, is_h2=block.get("proxy_http_version") == 20)
             s.tls = tls
             from proxy.upstream.tls import bare_name, sent_name
 
@@ -165,7 +181,8 @@ class Upstreams:
         bind = get("proxy_bind")
         s.bind = compile_text(bind.text, block) if bind else None
         put_size(s, "limit_rate", get("proxy_limit_rate"), block)
-        s.redirects = freeze_redirects(block, target)
+        if read_url is read_http_url:            # gRPC has no redirects
+            s.redirects = freeze_redirects(block, target)
         s.cookie_rules = freeze_cookies(block)
         s.websocket = freeze_websocket(block)
         self.freeze_fields(block, s)
@@ -187,7 +204,8 @@ class Upstreams:
         """proxy_set_header with the defaults it leaves; what is hidden of answers."""
         pairs = list(block.get("proxy_set_header") or [])
         given = {name.lower() for name, _ in pairs}
-        defaults = DEFAULT_SET if s.version == 11 else DEFAULT_SET_10
+        s.sets_host = "host" in given
+        defaults = DEFAULT_SET_10 if s.version == 10 else DEFAULT_SET
         for name, text in defaults.items():
             if name.lower() not in given:
                 pairs.append((name, text))

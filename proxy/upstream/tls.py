@@ -26,14 +26,16 @@ class TlsSettings:
 
 
 class TlsContexts:
-    """The contexts of one plan, made by `make(block)`: locations that say the same share one."""
+    """The contexts of one plan, made by `make(block)`, with True behind for HTTP/2: locations that
+    say the same share one."""
 
-    def __init__(self, make: Callable[[Block], Any]) -> None:
+    def __init__(self, make: Callable[..., Any]) -> None:
         self.make = make
         self._made: dict[tuple[Any, ...], Any] = {}
 
-    def find(self, block: Block) -> TlsSettings:
-        """The settings of a location that passes to https. Raises ConfError."""
+    def find(self, block: Block, is_h2: bool = False) -> TlsSettings:
+        """The settings of a location that passes to https; is_h2: HTTP/2 is offered, and nothing
+        else. Raises ConfError."""
         get = block.get
         key = (
             get("proxy_ssl_certificate") or "",
@@ -47,9 +49,10 @@ class TlsContexts:
             str(get("proxy_ssl_ciphers")),
             get("proxy_ssl_session_reuse"),
             tuple(get("proxy_ssl_conf_command")),
+            is_h2,
         )
         if key not in self._made:
-            self._made[key] = self.make(block)
+            self._made[key] = self.make(block, True) if is_h2 else self.make(block)
         return TlsSettings(
             self._made[key],
             str(get("proxy_ssl_name")),

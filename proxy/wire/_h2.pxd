@@ -1,4 +1,4 @@
-# HTTP/2 (RFC 9113) on one connection, the server's side: frames and the states of streams.
+# HTTP/2 (RFC 9113) on one connection, of a server or of a client: frames, the states of streams.
 # No sockets, no clock: bytes come in, events come out, and what must be sent waits in `out`.
 #
 #     while n:
@@ -10,7 +10,12 @@
 #         H2_BODY: c.piece is a piece of the body of c.s; c.is_end: it was the last;
 #         H2_RESET: the stream c.s is over (c.code), by the client's word or by ours;
 #         H2_ROOM: more may be sent, on c.s, or on all streams when it is NULL;
-#         H2_PARTING: the client begins nothing more; H2_BROKEN: close when `out` is written.
+#         H2_PARTING: the peer begins nothing more; H2_BROKEN: close when `out` is written.
+#
+# In the client's role (is_client) `ask_stream` opens a stream, and
+#         H2_HEAD: the head of an answer of c.s, 1xx included; c.is_end: nothing follows;
+#         H2_TRAILERS: room.head holds the trailer section of c.s, which is its end;
+#         H2_PARTING: of our streams none behind c.id was, or will be, looked at (§6.8).
 #
 # Stream errors are answered here. Numbers that the owner bounds are counted here and end the
 # connection here (ENHANCE_YOUR_CALM); the owner sets them back as time goes by.
@@ -42,6 +47,7 @@ cdef enum H2Event:
     H2_PARTING = 5
     H2_BROKEN = 6
     H2_DONE = 7               # all bytes are used, nothing more happened
+    H2_TRAILERS = 8
 
 
 cdef enum H2Code:             # RFC 9113 §7
@@ -65,8 +71,10 @@ cdef struct H2State:          # one open stream; its owner's memory
     H2State* next             # of its bucket
     void* owner
     uint32_t id
-    uint8_t is_ended          # the client's END_STREAM came
+    uint8_t is_ended          # the peer's END_STREAM came
     uint8_t is_answered       # ours went out
+    uint8_t is_headed         # as a client: the final head came …
+    uint8_t is_bare           # … and no body belongs to it whatever it says: HEAD was asked
     uint8_t urgency
     uint32_t window           # as wide as it was told to be
     uint32_t due              # bytes that the owner took, and no WINDOW_UPDATE gave back yet
@@ -82,6 +90,7 @@ cdef struct H2Past:           # a stream that is over
 
 cdef struct Http2:
     # what the owner sets before `begin_h2`
+    bint is_client            # we ask; what else is said of a client below is the peer then
     uint32_t max_streams      # http2_max_concurrent_streams
     uint32_t window           # http2_body_preread_size: SETTINGS_INITIAL_WINDOW_SIZE
     uint32_t max_block        # bytes of a header block
@@ -94,13 +103,14 @@ cdef struct Http2:
     uint32_t id
     H2State* s
     uint32_t code
+    bint is_ours              # H2_RESET: the peer broke a rule, it did not say so itself
     uint32_t block_bytes      # of the head that was read last, as it came
     int fault
     Str piece
     bint is_end
     # streams
     uint32_t n_open
-    uint32_t last_id          # the highest that the client opened
+    uint32_t last_id          # the highest that the client opened, or we as one
     uint32_t last_taken       # GOAWAY said so: none behind it is begun
     H2State* buckets[BUCKETS]
     H2Past past[REMEMBERED]
@@ -109,6 +119,7 @@ cdef struct Http2:
     int64_t recv_window
     uint32_t peer_window      # SETTINGS_INITIAL_WINDOW_SIZE of the client
     uint32_t peer_frame       # SETTINGS_MAX_FRAME_SIZE
+    uint32_t peer_streams     # SETTINGS_MAX_CONCURRENT_STREAMS
     uint32_t n_updates        # WINDOW_UPDATEs that may come before they count as a flood
     # reading
     HpackTable table
@@ -141,6 +152,9 @@ cdef H2Event read_frames(
 
 # After H2_HEAD: c.id lives in `s` from now on, until H2_RESET, reset_stream, or both ends are said.
 cdef void open_stream(Http2* c, H2State* s, void* owner, int64_t length) noexcept nogil
+# As a client: the next id lives in `s` from now on, until H2_RESET, reset_stream, or both ends
+# are said. Its request's head is what must be written next.
+cdef void ask_stream(Http2* c, H2State* s, void* owner) noexcept nogil
 cdef void reset_stream(Http2* c, H2State* s, H2Code code) noexcept nogil
 cdef void reset_id(Http2* c, uint32_t id, H2Code code) noexcept nogil
 cdef bint is_open(const Http2* c, const H2State* s) noexcept nogil

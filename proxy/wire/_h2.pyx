@@ -5,6 +5,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from proxy.base.span cimport Str, text
+from proxy.wire._h2frame cimport *
 from proxy.wire._h2head cimport *
 from proxy.wire._hpack cimport begin_table, free_table
 
@@ -14,34 +15,6 @@ cdef enum State:
     IN_FRAMES = 2
     IS_BROKEN = 3
 
-cdef enum Kind:               # §6
-    DATA = 0
-    HEADERS = 1
-    PRIORITY = 2
-    RST_STREAM = 3
-    SETTINGS = 4
-    PUSH_PROMISE = 5
-    PING = 6
-    GOAWAY = 7
-    WINDOW_UPDATE = 8
-    CONTINUATION = 9
-    PRIORITY_UPDATE = 16      # RFC 9218 §7.1
-
-cdef enum Flag:
-    END_STREAM = 1
-    IS_ACK = 1
-    END_HEADERS = 4
-    IS_PADDED = 8
-    HAS_PRIORITY = 32
-
-cdef enum Setting:
-    HEADER_TABLE_SIZE = 1
-    ENABLE_PUSH = 2
-    MAX_CONCURRENT_STREAMS = 3
-    INITIAL_WINDOW_SIZE = 4
-    MAX_FRAME_SIZE = 5
-    NO_RFC7540_PRIORITIES = 9  # RFC 9218 §2.1
-
 cdef enum Past:
     WAS_ENDED = 1             # both sides said all
     WAS_CANCELLED = 2         # by the client
@@ -49,6 +22,7 @@ cdef enum Past:
 
 cdef enum:
     FIRST_OUT = 1024          # bytes of `out` to begin with
+    PUBLIC_STREAMS = 100      # a server may be asked at once before its SETTINGS came (§6.5.2)
     SPARE_STREAMS = 32        # cancelled ones, which upstreams may still be busy with
     MOST_UPDATES = 16384      # that may be saved up
     MAX_OUT = 8 << 20         # far above what the owner lets wait: a bound for all the same
@@ -77,29 +51,6 @@ cdef bint make_room(Http2* c, size_t n) noexcept nogil:
     c.out = larger
     c.out_cap = cap
     return True
-
-
-cdef inline void put_u32(char* out, uint32_t value) noexcept nogil:
-    out[0] = <char>(value >> 24)
-    out[1] = <char>(value >> 16)
-    out[2] = <char>(value >> 8)
-    out[3] = <char>value
-
-
-cdef inline uint32_t u32(const char* p) noexcept nogil:
-    return (<uint32_t><uint8_t>p[0] << 24 | <uint32_t><uint8_t>p[1] << 16
-            | <uint32_t><uint8_t>p[2] << 8 | <uint8_t>p[3])
-
-
-cdef inline void put_head(
-    char* out, uint32_t n, Kind kind, uint8_t flags, uint32_t id
-) noexcept nogil:
-    out[0] = <char>(n >> 16)
-    out[1] = <char>(n >> 8)
-    out[2] = <char>n
-    out[3] = <char>kind
-    out[4] = <char>flags
-    put_u32(out + 5, id)
 
 
 cdef char* put_frame(Http2* c, uint32_t n, Kind kind, uint8_t flags, uint32_t id) noexcept nogil:
@@ -132,7 +83,7 @@ cdef void go_away(Http2* c, uint32_t last_id, H2Code code) noexcept nogil:
 cdef void break_off(Http2* c, H2Code code) noexcept nogil:
     """A connection error (§5.4.1)."""
     if c.state != IS_BROKEN:
-        go_away(c, c.last_id, code)
+        go_away(c, 0 if c.is_client else c.last_id, code)
         c.state = IS_BROKEN
         c.code = code
 
@@ -164,7 +115,7 @@ cdef void open_stream(Http2* c, H2State* s, void* owner, int64_t length) noexcep
     s.owner = owner
     s.id = c.id
     s.is_ended = c.is_end
-    s.is_answered = False
+    s.is_answered = s.is_headed = s.is_bare = False
     s.due = 0
     s.send_window = c.peer_window
     s.recv_window = s.window = c.window
@@ -172,6 +123,14 @@ cdef void open_stream(Http2* c, H2State* s, void* owner, int64_t length) noexcep
     s.next = c.buckets[i]
     c.buckets[i] = s
     c.n_open += 1
+
+
+cdef void ask_stream(Http2* c, H2State* s, void* owner) noexcept nogil:
+    c.id = c.last_id = c.last_id + 2 if c.last_id else 1
+    c.is_end = False
+    open_stream(c, s, owner, -1)
+    s.urgency = URGENCY
+    expect_updates(c)
 
 
 cdef void remember(Http2* c, uint32_t id, Past how) noexcept nogil:
@@ -204,6 +163,13 @@ cdef void close_stream(Http2* c, H2State* s, Past how) noexcept nogil:
     s.id = 0
 
 
+cdef inline void ended(Http2* c, H2State* s) noexcept nogil:
+    """The peer's END_STREAM came."""
+    s.is_ended = True
+    if c.is_client and s.is_answered:
+        close_stream(c, s, WAS_ENDED)
+
+
 cdef void reset_id(Http2* c, uint32_t id, H2Code code) noexcept nogil:
     """Of a stream that is not open: refused, or over long ago."""
     put_number(c, RST_STREAM, id, code)
@@ -232,6 +198,7 @@ cdef H2Event wrong_stream(Http2* c, uint32_t id, H2State* s, H2Code code) noexce
     close_stream(c, s, WAS_REFUSED)
     c.s = s
     c.code = code
+    c.is_ours = True
     return H2_RESET
 
 
@@ -269,15 +236,23 @@ cdef void begin_h2(Http2* c) noexcept nogil:
     c.send_window = c.recv_window = FIRST_WINDOW
     c.peer_window = FIRST_WINDOW
     c.peer_frame = FRAME_BYTES
+    c.peer_streams = PUBLIC_STREAMS
     c.last_taken = MAX_WINDOW
     c.n_updates = UPDATES_FOR_FRAME * REMEMBERED
     begin_table(&c.table)
+    if c.is_client:
+        if not make_room(c, PREFACE_BYTES):
+            c.state = IS_BROKEN
+            return
+        memcpy(c.out, preface, PREFACE_BYTES)
+        c.out_n = PREFACE_BYTES
+        c.state = AT_SETTINGS
     at = put_frame(c, 18, SETTINGS, 0, 0)
     if at == NULL:
         return
     at[0] = at[6] = at[12] = 0
-    at[1] = <char>MAX_CONCURRENT_STREAMS
-    put_u32(at + 2, c.max_streams)
+    at[1] = <char>(ENABLE_PUSH if c.is_client else MAX_CONCURRENT_STREAMS)
+    put_u32(at + 2, 0 if c.is_client else c.max_streams)
     at[7] = <char>INITIAL_WINDOW_SIZE
     put_u32(at + 8, c.window)
     at[13] = <char>NO_RFC7540_PRIORITIES
@@ -385,6 +360,8 @@ cdef H2Event begin_data(Http2* c, char** p, uint32_t n) noexcept nogil:
     if n > s.recv_window:
         return wrong_stream(c, id, s, H2_FLOW_CONTROL_ERROR)
     s.recv_window -= n
+    if c.is_client and not s.is_headed:          # §8.1: a head comes first
+        return wrong_stream(c, id, s, H2_PROTOCOL_ERROR)
     if flags & IS_PADDED:
         give_window(c, s, pad + 1)
     if s.left >= 0:                              # §8.1.1
@@ -397,7 +374,7 @@ cdef H2Event begin_data(Http2* c, char** p, uint32_t n) noexcept nogil:
             return event
     c.data_of = s
     if body == 0 and c.data_is_end:
-        s.is_ended = True
+        ended(c, s)
         return tell_body(c, s, text(at, 0), True)
     return H2_DONE
 
@@ -421,7 +398,7 @@ cdef H2Event read_piece(Http2* c, char** p, char* end) noexcept nogil:
         if s == NULL:
             return H2_DONE
         if c.data_left == 0 and c.data_is_end:
-            s.is_ended = True
+            ended(c, s)
             return tell_body(c, s, text(at, n), True)
         return tell_body(c, s, text(at, n), False)
     if n > c.pad_left:
@@ -458,9 +435,7 @@ cdef H2Event read_frame(Http2* c, char* at, uint32_t n, HeadRoom* room) noexcept
     if kind == PING:
         return read_ping(c, p, n, flags, id)
     if kind == GOAWAY:
-        if id:
-            return broken(c, H2_PROTOCOL_ERROR)
-        return broken(c, H2_FRAME_SIZE_ERROR) if n < 8 else H2_PARTING
+        return read_goaway(c, p, n, id)
     if kind == PRIORITY_UPDATE:
         return read_priority_update(c, p, n, id)
     if kind == PUSH_PROMISE or kind == DATA:     # DATA: inside a header block
@@ -541,6 +516,8 @@ cdef H2Event end_block(Http2* c, const char* p, uint32_t n, HeadRoom* room) noex
     cdef uint8_t how
     cdef int rc
     c.block_id = 0
+    if c.is_client:
+        return end_answer_block(c, block, n, id, s, room)
     if s == NULL and id > c.last_id:
         return begin_request(c, block, n, id, room)
     rc = skip_block(&c.table, block, n, room, s != NULL)
@@ -559,6 +536,61 @@ cdef H2Event end_block(Http2* c, const char* p, uint32_t n, HeadRoom* room) noex
         return wrong_stream(c, id, s, H2_PROTOCOL_ERROR)
     s.is_ended = True
     return tell_body(c, s, text(p, 0), True)
+
+
+cdef H2Event end_answer_block(
+    Http2* c, const uint8_t* p, uint32_t n, uint32_t id, H2State* s, HeadRoom* room
+) noexcept nogil:
+    """As a client: a head of an answer, interim ones too, or the trailer section behind it."""
+    cdef int rc
+    cdef uint8_t how
+    if is_idle(c, id):
+        return broken(c, H2_PROTOCOL_ERROR)
+    if s == NULL or s.is_ended:
+        if skip_block(&c.table, p, n, room, False) == BLOCK_WRONG:
+            return broken(c, H2_COMPRESSION_ERROR)
+        if s != NULL:
+            return wrong_stream(c, id, s, H2_STREAM_CLOSED)
+        how = how_over(c, id)
+        return broken(c, H2_STREAM_CLOSED) if how == WAS_ENDED else control(c)
+    rc = read_answer_block(&c.table, p, n, room, s.is_headed)
+    if rc == BLOCK_WRONG:
+        return broken(c, H2_COMPRESSION_ERROR)
+    if rc == BLOCK_MALFORMED or c.block_is_wrong or s.is_headed and not c.block_is_end:
+        return wrong_stream(c, id, s, H2_PROTOCOL_ERROR)
+    c.s = s
+    c.fault = rc
+    c.block_bytes = n
+    c.is_end = c.block_is_end
+    if s.is_headed:
+        if s.left > 0:
+            return wrong_stream(c, id, s, H2_PROTOCOL_ERROR)
+        ended(c, s)
+        return H2_TRAILERS
+    if room.head.status < 200 and rc == 0:       # §8.1: an interim one ends nothing
+        return wrong_stream(c, id, s, H2_PROTOCOL_ERROR) if c.is_end else H2_HEAD
+    s.is_headed = True
+    if s.is_bare or room.head.status == 304 or room.head.status == 204:
+        s.left = 0
+    else:
+        s.left = room.head.content_length
+    if c.is_end:
+        if s.left > 0 and rc == 0:               # §8.1.1
+            return wrong_stream(c, id, s, H2_PROTOCOL_ERROR)
+        ended(c, s)
+    return H2_HEAD
+
+
+cdef H2Event read_goaway(Http2* c, const char* p, uint32_t n, uint32_t id) noexcept nogil:
+    if id:
+        return broken(c, H2_PROTOCOL_ERROR)
+    if n < 8:
+        return broken(c, H2_FRAME_SIZE_ERROR)
+    if control(c) != H2_DONE:
+        return H2_BROKEN
+    c.id = u32(p) & MAX_WINDOW
+    c.code = u32(p + 4)
+    return H2_PARTING
 
 
 cdef H2Event begin_request(
@@ -622,12 +654,13 @@ cdef H2Event read_rst_stream(Http2* c, const char* p, uint32_t n, uint32_t id) n
     s = find(c, id)
     if s == NULL:
         return control(c)
-    c.n_resets += 1
+    c.n_resets += not c.is_client                # our own number bounds those of a server
     if c.n_resets > c.max_resets:
         return broken(c, H2_ENHANCE_YOUR_CALM)
     close_stream(c, s, WAS_CANCELLED)
     c.s = s
     c.code = u32(p)
+    c.is_ours = False
     return H2_RESET
 
 
@@ -648,12 +681,14 @@ cdef H2Event read_settings(
         return event
     for _ in range(n // 6):
         value = u32(p + 2)
-        if p[0] == 0 and p[1] == ENABLE_PUSH and value > 1:
+        if p[0] == 0 and p[1] == ENABLE_PUSH and value > (0 if c.is_client else 1):
             return broken(c, H2_PROTOCOL_ERROR)
         if p[0] == 0 and p[1] == INITIAL_WINDOW_SIZE:
             if value > MAX_WINDOW:
                 return broken(c, H2_FLOW_CONTROL_ERROR)
             window = value
+        if p[0] == 0 and p[1] == MAX_CONCURRENT_STREAMS:
+            c.peer_streams = value
         if p[0] == 0 and p[1] == MAX_FRAME_SIZE:
             if value < FRAME_BYTES or value > 0xffffff:
                 return broken(c, H2_PROTOCOL_ERROR)

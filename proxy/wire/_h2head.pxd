@@ -7,6 +7,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from proxy.base._request cimport Request
 from proxy.base.head cimport Field, Head
+from proxy.base.span cimport Str
 from proxy.wire._h1 cimport Limits
 from proxy.wire._hpack cimport TABLE_BYTES, HpackTable
 
@@ -42,6 +43,12 @@ cdef int read_request_block(
     HpackTable* t, const uint8_t* p, uint32_t n, HeadRoom* room
 ) noexcept nogil
 
+# The block of an answer, or of the trailer section behind one: room.head says it as if HTTP/1.1
+# had carried it, but in version 20.
+cdef int read_answer_block(
+    HpackTable* t, const uint8_t* p, uint32_t n, HeadRoom* room, bint is_trailer
+) noexcept nogil
+
 # A block that is read only so that the table stays right, or a trailer section, which must have
 # no pseudo-field. What it says is dropped.
 cdef int skip_block(
@@ -56,3 +63,6 @@ cdef size_t room_for_answer(Request r) noexcept
 cdef int write_answer_block(Request r, char* out) noexcept
 cdef size_t room_for_trailers(Request r) noexcept
 cdef int write_trailer_block(Request r, char* out) noexcept
+
+# A value that variables made, without what ends a line or blanks at its ends (RFC 9113 §8.2.1).
+cdef Str cleaned(Request r, Str value) noexcept

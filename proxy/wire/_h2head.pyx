@@ -1,4 +1,4 @@
-"""Reads requests' header blocks by RFC 9113 §8, and writes answers' blocks."""
+"""Reads header blocks of requests and answers by RFC 9113 §8, and writes answers' blocks."""
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
@@ -50,11 +50,22 @@ cdef uint8_t read_urgency(const char* p, uint32_t n, uint8_t otherwise) noexcept
     return otherwise
 
 
+cdef int read_length(Head* h, const HpackField* f) noexcept nogil:
+    cdef uint32_t i
+    cdef int64_t length = 0
+    if h.content_length >= 0 or f.value_n == 0 or f.value_n > 18:
+        return BLOCK_MALFORMED
+    for i in range(f.value_n):
+        if not c"0" <= f.value[i] <= c"9":
+            return BLOCK_MALFORMED
+        length = length * 10 + (f.value[i] - 48)
+    h.content_length = length
+    return 0
+
+
 cdef int note_field(HeadRoom* room, Head* h, const HpackField* f) noexcept nogil:
     """What a known field means for the message."""
     cdef const char* p = f.value
-    cdef uint32_t i
-    cdef int64_t length = 0
     if NOT_FOR_H2 >> f.id & 1:
         return BLOCK_MALFORMED
     if f.id == F_TE:
@@ -62,13 +73,7 @@ cdef int note_field(HeadRoom* room, Head* h, const HpackField* f) noexcept nogil
             return BLOCK_MALFORMED
         h.flags |= H_TE_TRAILERS
     elif f.id == F_CONTENT_LENGTH:
-        if h.content_length >= 0 or f.value_n == 0 or f.value_n > 18:
-            return BLOCK_MALFORMED
-        for i in range(f.value_n):
-            if not c"0" <= p[i] <= c"9":
-                return BLOCK_MALFORMED
-            length = length * 10 + (p[i] - 48)
-        h.content_length = length
+        return read_length(h, f)
     elif f.id == F_HOST:
         if h.flags & H_HAS_HOST or not is_valid_host(p, f.value_n):
             return BAD_REQUEST
@@ -86,7 +91,6 @@ cdef int note_field(HeadRoom* room, Head* h, const HpackField* f) noexcept nogil
 cdef int add_field(HeadRoom* room, Head* h, const HpackField* f, bint* is_kept) noexcept nogil:
     """A regular field. 0, BLOCK_MALFORMED, or a fault."""
     cdef const Known* known
-    cdef Field* to
     cdef int rc
     cdef uint16_t most = room.cap_fields - 1     # one is for Host
     if not f.notes & IS_NAME_GOOD or not f.notes & IS_VALUE_GOOD:
@@ -100,13 +104,8 @@ cdef int add_field(HeadRoom* room, Head* h, const HpackField* f, bint* is_kept) 
         return TOO_MANY_FIELDS
     if f.name_n > 0xffff or f.name_n + f.value_n + 4 > room.lim.max_line:
         return HEAD_TOO_LARGE
-    to = &h.fields[h.n_fields]
-    to.flags = 0
-    to.id = f.id
     if f.id:
         known = names_by_id[f.id]
-        if known.traits & IS_HOP:
-            to.flags = F_IS_HOP
         if f.id <= F_PROXY_CONNECTION:
             rc = note_field(room, h, f)
             if rc != 0:
@@ -115,13 +114,98 @@ cdef int add_field(HeadRoom* room, Head* h, const HpackField* f, bint* is_kept) 
             return BAD_REQUEST
     elif f.name_n == 8 and memcmp(f.name, b"priority", 8) == 0:
         room.urgency = read_urgency(f.value, f.value_n, URGENCY)
+    put_in(room, h, f)
+    is_kept[0] = True
+    return 0
+
+
+cdef inline void put_in(HeadRoom* room, Head* h, const HpackField* f) noexcept nogil:
+    cdef Field* to = &h.fields[h.n_fields]
+    to.id = f.id
+    to.flags = F_IS_HOP if f.id and names_by_id[f.id].traits & IS_HOP else 0
     to.name = <uint32_t>(f.name - room.bytes)
     to.name_n = <uint16_t>f.name_n
     to.value = <uint32_t>(f.value - room.bytes)
     to.value_n = f.value_n
     h.n_fields += 1
+
+
+cdef int add_answer_field(
+    HeadRoom* room, Head* h, const HpackField* f, bint is_trailer, bint* is_kept
+) noexcept nogil:
+    """A regular field of an answer. 0, BLOCK_MALFORMED, or a fault."""
+    cdef int rc
+    if not f.notes & IS_NAME_GOOD or not f.notes & IS_VALUE_GOOD or NOT_FOR_H2 >> f.id & 1:
+        return BLOCK_MALFORMED
+    if f.notes & (IS_NAME_ODD | IS_NAME_UNDERSCORED) and room.lim.ignore_invalid and (
+            f.notes & IS_NAME_ODD or not room.lim.underscores_allowed):
+        return 0
+    if is_trailer and names_by_id[f.id].traits & IS_NO_TRAILER:
+        return 0
+    if h.n_fields >= room.cap_fields or f.name_n > 0xffff:
+        return UPSTREAM_HEAD_TOO_LARGE
+    if f.id == F_CONTENT_LENGTH:
+        rc = read_length(h, f)
+        if rc != 0:
+            return rc
+    put_in(room, h, f)
     is_kept[0] = True
     return 0
+
+
+cdef int read_status(Head* h, Str value) noexcept nogil:
+    cdef uint32_t i
+    if h.status or value.n != 3 or value.p[0] == c"0":
+        return BLOCK_MALFORMED
+    for i in range(3):
+        if not c"0" <= value.p[i] <= c"9":
+            return BLOCK_MALFORMED
+        h.status = <uint16_t>(h.status * 10 + (value.p[i] - 48))
+    return 0
+
+
+cdef int read_answer_block(
+    HpackTable* t, const uint8_t* p, uint32_t n, HeadRoom* room, bint is_trailer
+) noexcept nogil:
+    cdef Head* h = room.head
+    cdef const uint8_t* end = p + n
+    cdef char* at = room.bytes
+    cdef HpackField f
+    cdef int rc
+    cdef int found = 0        # the first thing that was wrong; what is malformed counts more
+    cdef bint is_kept
+    begin_head(h, room.fields, room.cap_fields)
+    h.base = room.bytes
+    h.version = HEAD_VERSION
+    h.flags = H_KEEP_ALIVE
+    begin_block(t)
+    while True:
+        rc = read_field(t, &p, end, at, room.bytes + room.n, &f)
+        if rc == HPACK_END:
+            break
+        if rc < 0:
+            return BLOCK_WRONG
+        if f.id >= P_AUTHORITY:                  # RFC 9113 §8.3, §8.3.2
+            rc = BLOCK_MALFORMED
+            if f.id == P_STATUS and not is_trailer and not h.has_start_line:
+                rc = read_status(h, text(f.value, f.value_n))
+        else:
+            h.has_start_line = True
+            is_kept = False
+            rc = add_answer_field(room, h, &f, is_trailer, &is_kept)
+            if is_kept:
+                at += f.name_n + f.value_n
+                if at - room.bytes > <int64_t>room.lim.max_head:
+                    at = room.bytes              # read on, for the table's sake
+                    h.n_fields = 0
+                    rc = UPSTREAM_HEAD_TOO_LARGE
+        if rc == BLOCK_MALFORMED or rc < 0 and found == 0:
+            found = rc
+    h.size = <uint32_t>(at - room.bytes)
+    # 101 does not exist here (RFC 9113 §8.6)
+    if not is_trailer and (h.status == 0 or h.status == 101):
+        return BLOCK_MALFORMED
+    return found
 
 
 cdef int read_request_block(
@@ -358,8 +442,7 @@ cdef inline char* put_server(char* out, bint has_version) noexcept:
 
 
 cdef Str cleaned(Request r, Str value) noexcept:
-    """A value that variables made: what would end a line in HTTP/1.1 is a space here too, and
-    none is left at its ends (RFC 9113 §8.2.1)."""
+    # what would end a line in HTTP/1.1 is a space here too
     cdef char* room = <char*>take(&r.arena, value.n)
     if room == NULL:
         value.n = 0

@@ -105,6 +105,7 @@ def write_status(status: int) -> bytes:
 EVENTS = {
     H2_MORE: "more", H2_HEAD: "head", H2_BODY: "body", H2_RESET: "reset", H2_ROOM: "room",
     H2_PARTING: "parting", H2_BROKEN: "broken", H2_DONE: "done",
+    H2_TRAILERS: "trailers",
 }
 CODES = (
     "NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT",
@@ -113,13 +114,13 @@ CODES = (
 )
 FAULTS = {
     BAD_REQUEST: "BAD_REQUEST", URI_TOO_LARGE: "URI_TOO_LARGE", HEAD_TOO_LARGE: "HEAD_TOO_LARGE",
-    TOO_MANY_FIELDS: "TOO_MANY_FIELDS",
+    TOO_MANY_FIELDS: "TOO_MANY_FIELDS", UPSTREAM_HEAD_TOO_LARGE: "UPSTREAM_HEAD_TOO_LARGE",
 }
 
 
 cdef class Connection:
-    """The server's side of one connection. feed(bytes) gives events as tuples; `sent` takes what
-    would go to the client. Streams are opened as requests come."""
+    """One side of a connection, the server's unless is_client. feed(bytes) gives events as tuples;
+    `sent` takes what would go to the peer. Streams are opened as requests come, or by `ask`."""
 
     cdef Http2 c
     cdef HeadRoom room
@@ -130,8 +131,9 @@ cdef class Connection:
     def __cinit__(
         self, *, max_streams=128, window=65535, max_block=32768, max_parts=16, max_resets=1000,
         max_control=1000, max_line=8192, max_head=32768, max_fields=1000, ignore_invalid=True,
-        underscores_allowed=False, preface=True,
+        underscores_allowed=False, is_client=False,
     ):
+        self.c.is_client = is_client
         self.c.max_streams = max_streams
         self.c.window = window
         self.c.max_block = max_block
@@ -188,7 +190,10 @@ cdef class Connection:
     cdef tell(self, H2Event event, list events):
         cdef H2State* s = self.c.s
         cdef State state
-        if event == H2_HEAD:
+        if self.c.is_client and (event == H2_HEAD or event == H2_TRAILERS):
+            said = FAULTS.get(self.c.fault, self.c.fault) or self.message()
+            events.append((EVENTS[event], self.number_of(s), said, bool(self.c.is_end)))
+        elif event == H2_HEAD:
             state = State()
             self.states[self.c.id] = state
             open_stream(&self.c, &state.s, NULL,
@@ -196,17 +201,25 @@ cdef class Connection:
             events.append(("head", self.c.id, FAULTS.get(self.c.fault, self.c.fault) or
                            self.message(), bool(self.c.is_end)))
         elif event == H2_BODY:
-            events.append(("body", s.id, self.c.piece.p[:self.c.piece.n], bool(self.c.is_end)))
+            events.append(("body", self.number_of(s), self.c.piece.p[:self.c.piece.n],
+                           bool(self.c.is_end)))
         elif event == H2_RESET:
-            number = next(k for k, v in self.states.items() if &(<State>v).s == s)
-            events.append(("reset", number, CODES[self.c.code] if self.c.code < 14 else "?"))
+            number = self.number_of(s)
+            events.append(("reset", number, CODES[self.c.code] if self.c.code < 14 else "?",
+                           *(["ours"] if self.c.is_client and self.c.is_ours else [])))
             del self.states[number]
         elif event == H2_ROOM:
             events.append(("room", s.id if s != NULL else 0))
         elif event == H2_BROKEN:
             events.append(("broken", CODES[self.c.code]))
+        elif event == H2_PARTING and self.c.is_client:
+            events.append(("parting", self.c.id, CODES[self.c.code]))
         else:
             events.append((EVENTS[event],))
+
+    cdef int number_of(self, H2State* s) except -1:
+        """Its id; a stream that is over has none any more."""
+        return next(k for k, v in self.states.items() if &(<State>v).s == s)
 
     cdef message(self):
         cdef Head* h = &self.head
@@ -218,6 +231,7 @@ cdef class Connection:
             "line": base[h.line_off:h.line_off + h.line_n],
             "host": base[h.host:h.host + h.host_n], "length": h.content_length,
             "version": h.version, "urgency": self.room.urgency,
+            "status": h.status,
             "flags": {name for bit, name in FLAGS.items() if h.flags & <uint32_t>bit},
         }
         said["fields"] = [
@@ -240,6 +254,20 @@ cdef class Connection:
     @property
     def n_open(self) -> int:
         return self.c.n_open
+
+    def ask(self, block: bytes, is_bare: bool = False, is_end: bool = False) -> int:
+        """HEADERS of a new stream of ours; `block` is its header block, is_bare: HEAD is asked."""
+        cdef State state = State()
+        cdef char* at = begin_headers(&self.c, len(block))
+        if at == NULL:
+            raise MemoryError
+        ask_stream(&self.c, &state.s, NULL)
+        state.s.is_bare = is_bare
+        self.states[state.s.id] = state
+        memcpy(at, <const char*>block, len(block))
+        number = state.s.id
+        end_headers(&self.c, &state.s, len(block), is_end)
+        return number
 
     def answer(self, number: int, fields: list, is_end: bool = False) -> None:
         """HEADERS; `fields` are names and values, :status first."""

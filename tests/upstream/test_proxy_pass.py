@@ -188,7 +188,6 @@ def test_values(line: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("proxy_http_version 2", "known to nginx, not supported by Headrace in conf:5"),
         ("proxy_http_version 3", 'invalid value "3" in conf:5'),
         ("proxy_bind x:y", 'invalid address "x:y" in conf:5'),
         ("proxy_bind 127.0.0.1 transparent", "not supported by Headrace in conf:5"),
