@@ -28,7 +28,7 @@ from pathlib import Path
 import report
 from cold import COMMAND, ZYGOTE, bare_starts, starts
 from load import wrk
-from meter import cpu_ns, machine, rss_bytes, tree
+from meter import cpu_ns, rss_bytes, tree
 from peers import ROOT, Process, Upstream, free_port, user_line
 
 sys.path.append(str(ROOT / "tests/functions/queue"))
@@ -602,22 +602,9 @@ def main() -> int:
             except Exception as error:
                 print(f"  {name}: {error!r}", flush=True)
     if options.write:
-        write(rows)
+        report.write_rows("functions", rows, list(QUESTIONS))
     return 0 if len(rows) == len(options.questions or QUESTIONS) else 1
 
-
-def write(rows: dict[str, dict[str, object]]) -> None:
-    """Into bench/results/ and the README; what was not asked now stays as it was."""
-    path = ROOT / "bench/results/functions.json"
-    before = json.loads(path.read_text())["rows"] if path.exists() else {}
-    known = before | rows
-    result = {
-        "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "machine": machine(),
-        "rows": {name: known[name] for name in QUESTIONS if name in known},
-    }
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    report.functions_into_readme(ROOT / "README.md", result)
 
 
 if __name__ == "__main__":

@@ -36,12 +36,16 @@ def wrk(url: str, connections: int, seconds: float, routes: int = 0) -> dict[str
     return sums
 
 
-def h2load(url: str, connections: int, seconds: float, streams: int = 32) -> dict[str, int]:
-    """The same by HTTP/2, so many streams at once on each connection."""
+def h2load(
+    url: str, connections: int, seconds: float, streams: int = 32, grpc: Path | None = None
+) -> dict[str, int]:
+    """The same by HTTP/2, so many streams at once on each connection; grpc: as calls whose message
+    is that file."""
+    call = ["-d", str(grpc), "-H", "content-type: application/grpc", "-H", "te: trailers"]
     done = subprocess.run(
         [
             "taskset", "-c", LOAD_CORE, "h2load", "-t1", f"-c{connections}", f"-m{streams}",
-            f"-D{max(1, round(seconds))}", url,
+            f"-D{max(1, round(seconds))}", *(call if grpc else ()), url,
         ],
         capture_output=True, text=True, check=False, timeout=seconds + 60,
     )  # fmt: skip

@@ -30,6 +30,8 @@ LOADED = (
     Question("tls", "tiny over TLS", server="tls", at_most={"nginx": 0.90}),
     Question("h2", "tiny, HTTP/2, 16×32 streams", server="h2", connections=16,
              at_most={"nginx": 0.5, "haproxy": 1.0}),
+    Question("h2-16k", "16 KiB, HTTP/2, 16×32 streams", server="h2", path="/16k", connections=16,
+             at_most={"nginx": 1.0, "haproxy": 1.0, "envoy": 1.0}),
     Question("16k", "16 KiB response", path="/16k", at_most={"nginx": 0.97}),
     Question("1m", "1 MiB response", path="/1m", connections=16,
              at_most={"nginx": 0.60, "envoy": 1.0}),

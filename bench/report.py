@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
+from meter import machine
+from peers import ROOT
 from questions import ALL, Question
 
 NAMES = ("headrace", "nginx", "haproxy", "envoy")
@@ -104,12 +107,26 @@ def into_readme(path: Path, result: dict[str, object]) -> None:
     put(path, "bench: table of bench/results/latest.md", f"{table}\n\n{said}\n\n{picture}")
 
 
-def functions_into_readme(path: Path, result: dict[str, object]) -> None:
-    """The same for bench/functions.py, whose rows may come of several runs."""
+def write_rows(name: str, asked: dict[str, dict[str, object]], order: list[str]) -> None:
+    """A bench that has rows of its own, into bench/results/NAME.json and the README; what was not
+    asked now stays as it was."""
+    path = ROOT / f"bench/results/{name}.json"
+    known = (json.loads(path.read_text())["rows"] if path.exists() else {}) | asked
+    result = {
+        "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "machine": machine(),
+        "rows": {key: known[key] for key in order if key in known},
+    }
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    rows_into_readme(ROOT / "README.md", result, name)
+
+
+def rows_into_readme(path: Path, result: dict[str, object], name: str) -> None:
+    """The same for a bench that has rows of its own, which may come of several runs."""
     rows: dict[str, dict[str, str]] = result["rows"]  # type: ignore[assignment]
     lines = ["| what | measured | must be |", "|---|--:|--:|"]
     lines += [f"| {it['what']} | {it['figure']} | {it['must']} |" for it in rows.values()]
-    put(path, "functions: bench/results/functions.json",
+    put(path, f"{name}: bench/results/{name}.json",
         "\n".join([*lines, "", f"{measured_on(result)}."]))  # fmt: skip
 
 
