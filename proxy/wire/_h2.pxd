@@ -35,6 +35,7 @@ cdef enum:
     PREFACE_BYTES = 24
     BUCKETS = 32
     REMEMBERED = 64           # streams that are over, so that late frames are told from wrong ones
+    HEARD_OUT = 8             # answered early: what still comes on them is read, and dropped
     UPDATES_FOR_FRAME = 4     # WINDOW_UPDATEs that a DATA frame of ours may be answered with
 
 
@@ -88,6 +89,12 @@ cdef struct H2Past:           # a stream that is over
     uint8_t how               # Past, in the .pyx
 
 
+cdef struct H2Unwanted:       # a stream that was answered before the client's side of it ended
+    uint32_t id               # 0: none
+    int64_t send_window
+    int64_t left              # of content-length; -1: none given
+
+
 cdef struct Http2:
     # what the owner sets before `begin_h2`
     bint is_client            # we ask; what else is said of a client below is the peer then
@@ -115,6 +122,8 @@ cdef struct Http2:
     H2State* buckets[BUCKETS]
     H2Past past[REMEMBERED]
     uint32_t n_past
+    H2Unwanted unwanted[HEARD_OUT]
+    uint32_t n_unwanted
     int64_t send_window
     int64_t recv_window
     uint32_t peer_window      # SETTINGS_INITIAL_WINDOW_SIZE of the client

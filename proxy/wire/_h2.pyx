@@ -179,9 +179,50 @@ cdef void reset_id(Http2* c, uint32_t id, H2Code code) noexcept nogil:
 
 cdef void reset_stream(Http2* c, H2State* s, H2Code code) noexcept nogil:
     cdef uint32_t id = s.id
+    cdef H2Unwanted* u
     if is_open(c, s):
         put_number(c, RST_STREAM, id, code)
         close_stream(c, s, WAS_REFUSED)
+        if code == H2_NO_ERROR:
+            u = &c.unwanted[c.n_unwanted & (HEARD_OUT - 1)]
+            u.id = id
+            u.send_window = s.send_window
+            u.left = s.left
+            c.n_unwanted += 1
+
+
+cdef H2Unwanted* find_unwanted(Http2* c, uint32_t id) noexcept nogil:
+    cdef uint32_t i
+    for i in range(HEARD_OUT if c.n_unwanted else 0):
+        if c.unwanted[i].id == id:
+            return &c.unwanted[i]
+    return NULL
+
+
+cdef void learn(Http2* c, uint32_t id, Past how) noexcept nogil:
+    """The client said itself that a stream of ours that was refused is over."""
+    cdef H2Unwanted* u = find_unwanted(c, id)
+    cdef uint32_t i
+    if u != NULL:
+        u.id = 0
+    for i in range(REMEMBERED):
+        if c.past[i].id == id and c.past[i].how == WAS_REFUSED:
+            c.past[i].how = how
+
+
+cdef H2Event hear_out(
+    Http2* c, H2Unwanted* u, uint32_t n, bint is_end, bint is_wrong
+) noexcept nogil:
+    """n bytes of a body that nobody wants, or its trailers: they may be wrong all the same."""
+    cdef uint32_t id = u.id
+    if is_wrong or u.left >= 0 and (n > u.left or is_end and n < u.left):
+        u.id = 0
+        return wrong_stream(c, id, NULL, H2_PROTOCOL_ERROR)
+    if u.left >= 0:
+        u.left -= n
+    if is_end:
+        learn(c, id, WAS_ENDED)
+    return control(c)                            # a window of it is no flood
 
 
 cdef H2Event wrong_stream(Http2* c, uint32_t id, H2State* s, H2Code code) noexcept nogil:
@@ -326,6 +367,7 @@ cdef H2Event begin_data(Http2* c, char** p, uint32_t n) noexcept nogil:
     cdef uint32_t pad = 0
     cdef uint32_t body = n
     cdef H2State* s = NULL
+    cdef H2Unwanted* unwanted
     cdef uint8_t how
     cdef H2Event event = H2_DONE
     p[0] += FRAME_HEAD
@@ -351,6 +393,9 @@ cdef H2Event begin_data(Http2* c, char** p, uint32_t n) noexcept nogil:
     c.data_of = NULL
     s = find(c, id)
     if s == NULL:
+        unwanted = find_unwanted(c, id)
+        if unwanted != NULL:
+            return hear_out(c, unwanted, body, c.data_is_end, False)
         how = how_over(c, id)
         if how == WAS_REFUSED:                   # it was on its way: a window of it is no flood
             return control(c)
@@ -512,6 +557,7 @@ cdef H2Event end_block(Http2* c, const char* p, uint32_t n, HeadRoom* room) noex
     """A header block is whole: a request, a trailer section, or of a stream that has neither."""
     cdef uint32_t id = c.block_id
     cdef H2State* s = find(c, id)
+    cdef H2Unwanted* unwanted = find_unwanted(c, id)
     cdef const uint8_t* block = <const uint8_t*>p
     cdef uint8_t how
     cdef int rc
@@ -520,9 +566,12 @@ cdef H2Event end_block(Http2* c, const char* p, uint32_t n, HeadRoom* room) noex
         return end_answer_block(c, block, n, id, s, room)
     if s == NULL and id > c.last_id:
         return begin_request(c, block, n, id, room)
-    rc = skip_block(&c.table, block, n, room, s != NULL)
+    rc = skip_block(&c.table, block, n, room, s != NULL or unwanted != NULL)
     if rc == BLOCK_WRONG:
         return broken(c, H2_COMPRESSION_ERROR)
+    if unwanted != NULL:
+        return hear_out(c, unwanted, 0, True, rc == BLOCK_MALFORMED or not c.block_is_end
+                        or c.block_is_wrong)
     if s == NULL:                                # §5.1, "closed"
         how = how_over(c, id)
         if how == WAS_ENDED:
@@ -653,6 +702,7 @@ cdef H2Event read_rst_stream(Http2* c, const char* p, uint32_t n, uint32_t id) n
         return broken(c, H2_FRAME_SIZE_ERROR)
     s = find(c, id)
     if s == NULL:
+        learn(c, id, WAS_CANCELLED)
         return control(c)
     c.n_resets += not c.is_client                # our own number bounds those of a server
     if c.n_resets > c.max_resets:
@@ -728,6 +778,7 @@ cdef H2Event read_ping(
 cdef H2Event read_window_update(Http2* c, const char* p, uint32_t n, uint32_t id) noexcept nogil:
     cdef uint32_t more
     cdef H2State* s = NULL
+    cdef H2Unwanted* unwanted
     if n != 4:
         return broken(c, H2_FRAME_SIZE_ERROR)
     if id and is_idle(c, id):
@@ -745,10 +796,16 @@ cdef H2Event read_window_update(Http2* c, const char* p, uint32_t n, uint32_t id
             return broken(c, H2_FLOW_CONTROL_ERROR)
     else:
         s = find(c, id)
-        if s == NULL:
-            return H2_DONE
         if more == 0:
             return wrong_stream(c, id, s, H2_PROTOCOL_ERROR)
+        if s == NULL:
+            unwanted = find_unwanted(c, id)
+            if unwanted != NULL:
+                unwanted.send_window += more
+                if unwanted.send_window > MAX_WINDOW:
+                    unwanted.id = 0
+                    return wrong_stream(c, id, NULL, H2_FLOW_CONTROL_ERROR)
+            return H2_DONE
         s.send_window += more
         if s.send_window > MAX_WINDOW:
             return wrong_stream(c, id, s, H2_FLOW_CONTROL_ERROR)

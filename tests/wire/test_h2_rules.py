@@ -83,6 +83,24 @@ def joined(events: list[tuple]) -> list[tuple]:
     return out
 
 
+@pytest.mark.parametrize("size", [0, 1, 5], ids=["whole", "by 1", "by 5"])
+@pytest.mark.parametrize("rule", rules.ANSWERED_EARLY, ids=[r[1] for r in rules.ANSWERED_EARLY])
+def test_what_follows_an_early_answer(rule, size):
+    _, _, asked, data, expected = rule
+    connection = Connection(**BOUNDS)
+    connection.feed(PREFACE + SETTLED + asked)
+    connection.answer(1, [(b":status", b"200")], True)
+    connection.reset(1, 0)
+    assert outcome(connection.sent) in (RESET(1, 0), OPEN)   # the latter: the request was whole
+    sent = b""
+    for at in range(0, len(data), size or len(data)):
+        connection.feed(data[at : at + (size or len(data))])
+        sent += connection.sent
+    assert outcome(sent) == expected
+    if not isinstance(expected, GOAWAY):
+        assert any(event[:2] == ("head", 3) for event in connection.feed(request(3)))
+
+
 @pytest.mark.parametrize("rule", rules.BROKEN, ids=[rule[1] for rule in rules.BROKEN])
 def test_what_must_come_first(rule):
     assert outcome(run(PREFACE + rule[2])[0]) == rule[3]
