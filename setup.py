@@ -14,6 +14,7 @@ TLS = ["ssl", "crypto"]
 LIBRARIES = {
     "_pcre": ["pcre2-8"],
     "_crypt": ["crypt", "crypto"],
+    "_handshake": ["crypto"],
     "_tls": TLS,
     "_tls_context": TLS,
     "_tls_variables": TLS,

@@ -71,6 +71,7 @@ from proxy.upstream._balance cimport (
     PEER_FAILED, PEER_NEXT, PEER_OK, Outcome, Peer, Tried, Upstream, has_busy, on_released, pick,
     refund_try, start_tries, unmark_tried,
 )
+from proxy.upstream._handshake cimport is_begun, put_key
 from proxy.upstream._settings cimport (
     ProxySettings, keep_for_redirect, obey_accel, shape_answer, write_request_block,
     write_request_head,
@@ -172,6 +173,7 @@ include "_fastpath/line.pxi"
 include "_fastpath/listener.pxi"
 include "_fastpath/stream.pxi"
 include "_fastpath/client.pxi"
+include "_fastpath/h2stream.pxi"
 include "_fastpath/h2.pxi"
 include "_fastpath/h3.pxi"
 include "_fastpath/pool.pxi"

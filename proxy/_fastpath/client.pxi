@@ -608,7 +608,7 @@ cdef class ClientH1(Link):
             return
         if u.websocket is not None:
             u.websocket.on_client()
-            u.websocket.carry(FROM_CLIENT, self, u, p, n)
+            u.websocket.carry(FROM_CLIENT, p, n)
             return
         if u.write(p, n, NULL, 0) == 1:
             self.pause()

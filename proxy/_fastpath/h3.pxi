@@ -538,7 +538,7 @@ cdef class ClientH3(Timed):
         rc = read_request_block(&table, <const uint8_t*><const char*>block, <uint32_t>len(block),
                                 room)
         free_table(&table)
-        if rc == BLOCK_WRONG:
+        if rc == BLOCK_WRONG or room.is_connect:  # extended CONNECT is not offered here
             return BLOCK_MALFORMED
         if rc != BLOCK_MALFORMED:                # the line was written for HTTP/2.0
             w.head.version = H3_VERSION

@@ -48,6 +48,42 @@ cdef class ClientStream(Stream):
         """Bytes of the answer that wait here."""
         return 0
 
+    # ---- the client's end of a tunnel; those of a sub-request never have one
+
+    cdef bint may_tunnel(self, Request r) noexcept:
+        """Is the upstream's 101 what this client asked for?"""
+        return False
+
+    cdef void open_tunnel(self, Request r, UpstreamH1 u) noexcept:
+        """The head of the 101 is on its way: bytes from here on. Held ones go to u now or soon."""
+
+    cdef int write_tunnel(self, const char* p, size_t n, const char* q, size_t m) noexcept:
+        """p, then q. 0; 1: taken, but wait until the upstream is unpaused; -1: it is gone."""
+        return -1
+
+    cdef void want_tunnel(self, bint is_wanted) noexcept:
+        """Have bytes of the client room at the upstream?"""
+
+    cdef void shut_tunnel(self) noexcept:
+        """Nothing more goes to the client behind what was written."""
+
+    cdef void end_tunnel(self) noexcept:
+        """Both sides said all, or the upstream is lost: the request is over."""
+
+    cdef void part_tunnel(self) noexcept:
+        """The upstream is lost while the client has its Close still to read."""
+
+    cdef void give_up_tunnel(self) noexcept:
+        """It was silent for too long."""
+
+    cdef bint is_tunnel_ended(self) noexcept:
+        """Did the client say all?"""
+        return True
+
+    cdef bint has_tunnel_moved(self) noexcept:
+        """Was something taken of what waits, since this was asked last?"""
+        return False
+
     cdef bint is_ahead(self, Request r) noexcept:
         """Was more sent than is due? Then the pacer goes on when it is: the head of an answer
         counts too, even of one without a body."""
@@ -246,3 +282,49 @@ cdef class H1Stream(ClientStream):
 
     cdef size_t unsent(self) noexcept:
         return self.conn.rest.n if self.conn.rest != NULL else 0
+
+    # ---------------------------------------------------------------- tunnel
+
+    cdef bint may_tunnel(self, Request r) noexcept:
+        return True                              # the client checks its handshake itself
+
+    cdef void open_tunnel(self, Request r, UpstreamH1 u) noexcept:
+        cdef ClientH1 c = self.conn
+        c.tunnel = u
+        c.state = C_TUNNEL
+        c.node.deadline_ms = 0
+        if c.held_n:                             # sent before the switch was answered
+            c.to_tunnel(c.held, c.held_n)
+            free(c.held)
+            c.held = NULL
+            c.held_n = c.held_cap = 0
+        if not u.is_blocked:
+            c.unpause()
+
+    cdef int write_tunnel(self, const char* p, size_t n, const char* q, size_t m) noexcept:
+        return self.conn.write(p, n, q, m)
+
+    cdef void want_tunnel(self, bint is_wanted) noexcept:
+        if is_wanted:
+            self.conn.unpause()
+        else:
+            self.conn.pause()
+
+    cdef void shut_tunnel(self) noexcept:
+        self.conn.shut()
+
+    cdef void end_tunnel(self) noexcept:
+        self.conn.close()
+
+    cdef void part_tunnel(self) noexcept:
+        self.conn.tunnel = None
+        self.conn.part_tunnel()
+
+    cdef void give_up_tunnel(self) noexcept:
+        self.conn.end_tunnel_timedout()
+
+    cdef bint is_tunnel_ended(self) noexcept:
+        return self.conn.is_ended
+
+    cdef bint has_tunnel_moved(self) noexcept:
+        return self.conn.is_blocked and self.conn.has_moved()

@@ -93,6 +93,8 @@ cdef void report_fault(Request r, int fault) noexcept:
         told = "client sent too many header lines while reading client request headers"
     elif fault == BAD_VERSION:
         told = "client sent invalid version while reading client request line"
+    elif fault == NOT_IMPLEMENTED and r.head.version >= 20:
+        told = "client sent extended CONNECT with unknown :protocol"
     elif fault == NOT_IMPLEMENTED:
         told = "client sent unknown \"Transfer-Encoding\" while reading client request headers"
     elif fault == BAD_CHUNK:

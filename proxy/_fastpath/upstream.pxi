@@ -2,7 +2,7 @@
 
 @final
 cdef class UpstreamH1(UpstreamCall):
-    cdef ClientH1 tunnel
+    cdef ClientStream tunnel      # the other end of one that goes through here
     cdef WebSocket websocket      # reads the frames of the tunnel; None: it is opaque
     cdef uint8_t is_last          # close after this answer
     cdef Chunked chunked
@@ -261,9 +261,9 @@ cdef class UpstreamH1(UpstreamCall):
         tick()
         if self.state == U_TUNNEL:
             if self.tunnel is not None:
-                self.tunnel.shut()
-                if self.tunnel.is_ended:
-                    self.tunnel.close()
+                self.tunnel.shut_tunnel()
+                if self.tunnel.is_tunnel_ended():
+                    self.tunnel.end_tunnel()
         elif self.state == U_BODY and self.kind == BODY_UNTIL_CLOSE and r is not None:
             self.end_answer(r, 0)
         elif r is not None:
@@ -273,17 +273,16 @@ cdef class UpstreamH1(UpstreamCall):
         self.w.settle()
 
     cdef void on_lost(self) noexcept:
-        cdef ClientH1 c = self.tunnel
+        cdef ClientStream c = self.tunnel
         tick()
         if self.state == U_TUNNEL:
             self.tunnel = None
             self.state = U_OVER
             if c is not None:
-                c.tunnel = None
                 if self.websocket is not None and self.websocket.is_ending:
                     c.part_tunnel()
                 else:
-                    c.close()
+                    c.end_tunnel()
         elif self.state == U_BODY and self.kind == BODY_UNTIL_CLOSE and self.r is not None:
             self.lose(UPSTREAM_CUT)
         elif self.r is not None:
@@ -297,7 +296,7 @@ cdef class UpstreamH1(UpstreamCall):
         tick()
         if self.state == U_TUNNEL:
             if self.tunnel is not None:
-                self.tunnel.unpause()
+                self.tunnel.want_tunnel(True)
         elif r is not None:
             self.node.deadline_ms = due(self, self.read_ms)
             self.w.on_upstream_drained(r, self)
@@ -311,12 +310,11 @@ cdef class UpstreamH1(UpstreamCall):
             self.drop()
         elif self.state == U_TUNNEL:
             if (self.is_blocked and self.has_moved()
-                    or self.tunnel is not None and self.tunnel.is_blocked
-                    and self.tunnel.has_moved()):
+                    or self.tunnel is not None and self.tunnel.has_tunnel_moved()):
                 self.on_tunnel_traffic()         # slowly, but something is taken
             else:
                 if self.tunnel is not None:
-                    self.tunnel.end_tunnel_timedout()
+                    self.tunnel.give_up_tunnel()
                 self.close()
         elif self.r is not None:
             # it waits for the client, whose time limit runs: no fault of the peer
@@ -336,31 +334,22 @@ cdef class UpstreamH1(UpstreamCall):
 
     # ---------------------------------------------------------------- tunnel
 
-    cdef void begin_tunnel(self, ClientH1 c, Request r) noexcept:
+    cdef void begin_tunnel(self, ClientStream c, Request r) noexcept:
         self.state = U_TUNNEL
         self.tunnel = c
-        c.tunnel = self
-        c.state = C_TUNNEL
-        c.node.deadline_ms = 0
-        if c.held_n:                             # sent before the switch was answered
-            c.to_tunnel(c.held, c.held_n)
-            free(c.held)
-            c.held = NULL
-            c.held_n = c.held_cap = 0
-        if not self.is_blocked:
-            c.unpause()
+        c.open_tunnel(r, self)
 
     cdef void from_tunnel(self, const char* p, uint32_t n) noexcept:
-        cdef ClientH1 c = self.tunnel
+        cdef ClientStream c = self.tunnel
         if c is None:
             return
-        if c.r is not None:
-            c.r.sent_body += n
+        if self.r is not None:
+            self.r.sent_body += n
         if self.websocket is not None:
-            self.websocket.carry(FROM_UPSTREAM, self, c, p, n)
+            self.websocket.carry(FROM_UPSTREAM, p, n)
             return
         self.on_tunnel_traffic()
-        if c.write(p, n, NULL, 0) == 1:
+        if c.write_tunnel(p, n, NULL, 0) == 1:
             self.pause()
 
     cdef void on_tunnel_traffic(self) noexcept:

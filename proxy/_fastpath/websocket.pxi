@@ -28,7 +28,7 @@ cdef class WebSocket(Timed):
     cdef uint8_t is_ending        # we took leave: what comes is dropped
     cdef uint8_t is_told          # its code was counted
 
-    cdef void carry(self, int way, Link source, Link sink, const char* p, uint32_t n) noexcept:
+    cdef void carry(self, int way, const char* p, uint32_t n) noexcept:
         """Bytes of one side go to the other, as far as their frames may."""
         cdef Frames* f = &self.frames[way]
         cdef char early[HEAD_MOST]               # what was held back of a head
@@ -73,8 +73,8 @@ cdef class WebSocket(Timed):
             good = 0
         else:
             good = n - f.head_n
-        if good and self.send(sink, early, early_n if is_head_passed else 0, p, good) == 1:
-            source.pause()
+        if good:
+            self.send(way, early, early_n if is_head_passed else 0, p, good)
         self.count_passed(way, n_messages, n_bytes)
         if rc < 0:
             f.state = IN_HEAD if is_between else IN_PAYLOAD
@@ -85,11 +85,20 @@ cdef class WebSocket(Timed):
         elif self.leave_code:
             self.leave(self.leave_code)
 
-    cdef int send(self, Link sink, const char* early, uint32_t early_n, const char* p,
-                  uint32_t n) noexcept:
+    cdef void send(self, int way, const char* early, uint32_t early_n, const char* p,
+                   uint32_t n) noexcept:
+        cdef UpstreamH1 u = <UpstreamH1>self.u
+        cdef ClientStream c = u.tunnel
+        cdef const char* q = p if early_n else NULL
+        cdef uint32_t m = n if early_n else 0
         if early_n:
-            return sink.write(early, early_n, p, n)
-        return sink.write(p, n, NULL, 0)
+            p = early
+            n = early_n
+        if way == FROM_UPSTREAM:
+            if c.write_tunnel(p, n, q, m) == 1:
+                u.pause()
+        elif u.write(p, n, q, m) == 1:
+            c.want_tunnel(False)
 
     # ---------------------------------------------------------------- the end
 
@@ -116,7 +125,7 @@ cdef class WebSocket(Timed):
     cdef void end(self, uint16_t to_client, uint16_t to_upstream) noexcept:
         """A Close to both sides, where one can stand; then FIN, and their ends are waited for."""
         cdef UpstreamH1 u = <UpstreamH1>self.u
-        cdef ClientH1 c = u.tunnel
+        cdef ClientStream c = u.tunnel
         cdef char frame[CLOSE_MOST]
         cdef uint32_t key = <uint32_t>clock.now_ms
         self.is_ending = True
@@ -124,17 +133,17 @@ cdef class WebSocket(Timed):
         if c is None:
             return
         if self.frames[FROM_UPSTREAM].state == IN_HEAD:
-            c.write(frame, put_close(frame, to_client, False, 0), NULL, 0)
+            c.write_tunnel(frame, put_close(frame, to_client, False, 0), NULL, 0)
         if self.frames[FROM_CLIENT].state == IN_HEAD:
             getrandom(&key, sizeof(key), 0)      # RFC 6455 §5.3: not to be foretold
             u.write(frame, put_close(frame, to_upstream, True, key), NULL, 0)
-        c.shut()
+        c.shut_tunnel()
         u.shut()
-        c.unpause()
+        c.want_tunnel(True)
         u.unpause()
         set_deadline(self.w.wheel, u, clock.now_ms + PARTING_MS)
-        if c.is_ended and u.is_ended:
-            c.close()
+        if c.is_tunnel_ended() and u.is_ended:
+            c.end_tunnel()
 
     # ---------------------------------------------------------------- silence
 
@@ -145,7 +154,7 @@ cdef class WebSocket(Timed):
 
     cdef void on_deadline(self) noexcept:
         cdef UpstreamH1 u = <UpstreamH1>self.u   # it may let go of us
-        cdef ClientH1 c = u.tunnel
+        cdef ClientStream c = u.tunnel
         cdef char frame[PING_MOST]
         cdef uint64_t wait_ms = self.s.ping_ms
         if self.is_ending or c is None:
@@ -160,8 +169,8 @@ cdef class WebSocket(Timed):
             self.end(GOING_AWAY, GOING_AWAY)
         else:
             # one that does not read what waits for it is timed by that
-            if self.frames[FROM_UPSTREAM].state == IN_HEAD and not c.is_blocked:
-                c.write(frame, put_ping(frame), NULL, 0)
+            if self.frames[FROM_UPSTREAM].state == IN_HEAD and not c.is_blocked():
+                c.write_tunnel(frame, put_ping(frame), NULL, 0)
                 self.is_pinged = True
             set_deadline(self.w.wheel, self, clock.now_ms + wait_ms)
         self.w.settle()
@@ -197,7 +206,12 @@ cdef inline bint costs_token(Frames* f) noexcept:
 
 cdef void upgrade(Worker w, Request r, UpstreamH1 u) noexcept:
     """101: from here on the two connections are a tunnel."""
-    cdef ClientH1 c = (<ClientStream>r.stream).conn
+    cdef ClientStream c = <ClientStream>r.stream
+    if not c.may_tunnel(r):
+        r.answer.fields = NULL
+        report_upstream(r, UPSTREAM_BAD_HEAD)
+        w.fail(r, UPSTREAM_BAD_HEAD)
+        return
     r.is_upgraded = True
     r.keep_alive = False
     r.is_done = True                             # what follows is no answer any more
@@ -210,14 +224,15 @@ cdef void upgrade(Worker w, Request r, UpstreamH1 u) noexcept:
     u.on_tunnel_traffic()
     u.begin_tunnel(c, r)
     if w.is_quitting:
-        leave_tunnel(c, GOING_AWAY)
-    r.keep_answer()
+        leave_tunnel(u, GOING_AWAY)
+    if u.r is r:
+        r.keep_answer()
 
 
-cdef void leave_tunnel(ClientH1 c, uint16_t code) noexcept:
+cdef void leave_tunnel(UpstreamH1 u, uint16_t code) noexcept:
     """The worker leaves: an opaque tunnel stays until its sides end it."""
-    if c.tunnel is not None and c.tunnel.websocket is not None:
-        c.tunnel.websocket.leave(code)
+    if u is not None and u.websocket is not None:
+        u.websocket.leave(code)
 
 
 cdef WebSocket new_websocket(Worker w, UpstreamH1 u, Request r):

@@ -213,8 +213,9 @@ cdef class Worker(Conductor):
                 c.idle_until(PARTING_MS)
             elif c.state == C_H2:
                 c.h2.warn()
+                c.h2.leave_tunnels(leave_code)
             elif c.state == C_TUNNEL:
-                leave_tunnel(c, leave_code)
+                leave_tunnel(c.tunnel, leave_code)
         for h3 in list(self.clients_h3):
             h3.warn()
         self.settle()

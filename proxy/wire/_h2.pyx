@@ -7,6 +7,7 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 from proxy.base.span cimport Str, text
 from proxy.wire._h2frame cimport *
 from proxy.wire._h2head cimport *
+from proxy.wire._h2past cimport *
 from proxy.wire._hpack cimport begin_table, free_table
 
 cdef enum State:
@@ -14,11 +15,6 @@ cdef enum State:
     AT_SETTINGS = 1           # the client's SETTINGS come first (§3.4)
     IN_FRAMES = 2
     IS_BROKEN = 3
-
-cdef enum Past:
-    WAS_ENDED = 1             # both sides said all
-    WAS_CANCELLED = 2         # by the client
-    WAS_REFUSED = 3           # by us: what the client sent before it knew is dropped
 
 cdef enum:
     FIRST_OUT = 1024          # bytes of `out` to begin with
@@ -133,22 +129,6 @@ cdef void ask_stream(Http2* c, H2State* s, void* owner) noexcept nogil:
     expect_updates(c)
 
 
-cdef void remember(Http2* c, uint32_t id, Past how) noexcept nogil:
-    cdef H2Past* past = &c.past[c.n_past & (REMEMBERED - 1)]
-    past.id = id
-    past.how = how
-    c.n_past += 1
-
-
-cdef uint8_t how_over(const Http2* c, uint32_t id) noexcept nogil:
-    """How a stream ended that is not open any more; 0: it is not known any more."""
-    cdef uint32_t i
-    for i in range(REMEMBERED):
-        if c.past[i].id == id:
-            return c.past[i].how
-    return 0
-
-
 cdef void close_stream(Http2* c, H2State* s, Past how) noexcept nogil:
     cdef H2State** at = &c.buckets[s.id >> 1 & (BUCKETS - 1)]
     while at[0] != NULL and at[0] != s:
@@ -189,25 +169,6 @@ cdef void reset_stream(Http2* c, H2State* s, H2Code code) noexcept nogil:
             u.send_window = s.send_window
             u.left = s.left
             c.n_unwanted += 1
-
-
-cdef H2Unwanted* find_unwanted(Http2* c, uint32_t id) noexcept nogil:
-    cdef uint32_t i
-    for i in range(HEARD_OUT if c.n_unwanted else 0):
-        if c.unwanted[i].id == id:
-            return &c.unwanted[i]
-    return NULL
-
-
-cdef void learn(Http2* c, uint32_t id, Past how) noexcept nogil:
-    """The client said itself that a stream of ours that was refused is over."""
-    cdef H2Unwanted* u = find_unwanted(c, id)
-    cdef uint32_t i
-    if u != NULL:
-        u.id = 0
-    for i in range(REMEMBERED):
-        if c.past[i].id == id and c.past[i].how == WAS_REFUSED:
-            c.past[i].how = how
 
 
 cdef H2Event hear_out(
@@ -288,7 +249,7 @@ cdef void begin_h2(Http2* c) noexcept nogil:
         memcpy(c.out, preface, PREFACE_BYTES)
         c.out_n = PREFACE_BYTES
         c.state = AT_SETTINGS
-    at = put_frame(c, 18, SETTINGS, 0, 0)
+    at = put_frame(c, 18 if c.is_client else 24, SETTINGS, 0, 0)
     if at == NULL:
         return
     at[0] = at[6] = at[12] = 0
@@ -298,6 +259,10 @@ cdef void begin_h2(Http2* c) noexcept nogil:
     put_u32(at + 8, c.window)
     at[13] = <char>NO_RFC7540_PRIORITIES
     put_u32(at + 14, 1)
+    if not c.is_client:
+        at[18] = 0
+        at[19] = <char>ENABLE_CONNECT_PROTOCOL
+        put_u32(at + 20, 1)
     # the streams' windows bound what waits here, not the connection's
     put_number(c, WINDOW_UPDATE, 0, MAX_WINDOW - FIRST_WINDOW)
     c.recv_window = MAX_WINDOW

@@ -21,6 +21,7 @@ cdef enum BlockResult:
 cdef enum:
     URGENCY = 3               # where nobody says another (RFC 9218 §4.1)
     URGENCY_LEAST = 7
+    KEY_BYTES = 24            # of a Sec-WebSocket-Key
 
 
 cdef struct HeadRoom:         # where heads are read to: the worker's, one for all connections
@@ -29,16 +30,19 @@ cdef struct HeadRoom:         # where heads are read to: the worker's, one for a
     Field* fields
     uint16_t cap_fields
     uint8_t urgency           # of the request that was read last
+    uint8_t is_connect        # it was an extended CONNECT (RFC 8441), now an upgrade …
+    uint32_t key              # … whose Sec-WebSocket-Key is written there, KEY_BYTES of it
     Head* head
     Limits lim
 
 
 cdef inline size_t room_for(size_t max_head, size_t block_n) noexcept nogil:
     """Fields, cookies joined behind them, the request line; and one field that is too long."""
-    return 4 * max_head + block_n * 8 // 5 + TABLE_BYTES + 64
+    return 4 * max_head + block_n * 8 // 5 + TABLE_BYTES + 192
 
 
-# The block of a request: room.head says it as if HTTP/1.1 had carried it, but in version 20.
+# The block of a request: room.head says it as if HTTP/1.1 had carried it, but in version 20. An
+# extended CONNECT for a WebSocket is the GET that would ask for the upgrade; its key is not made.
 cdef int read_request_block(
     HpackTable* t, const uint8_t* p, uint32_t n, HeadRoom* room
 ) noexcept nogil

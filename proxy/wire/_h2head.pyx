@@ -92,7 +92,7 @@ cdef int add_field(HeadRoom* room, Head* h, const HpackField* f, bint* is_kept) 
     """A regular field. 0, BLOCK_MALFORMED, or a fault."""
     cdef const Known* known
     cdef int rc
-    cdef uint16_t most = room.cap_fields - 1     # one is for Host
+    cdef uint16_t most = room.cap_fields - 4     # for Host, or those of an upgrade
     if not f.notes & IS_NAME_GOOD or not f.notes & IS_VALUE_GOOD:
         return BLOCK_MALFORMED
     if f.notes & (IS_NAME_ODD | IS_NAME_UNDERSCORED) and room.lim.ignore_invalid and (
@@ -227,6 +227,7 @@ cdef int read_request_block(
     h.version = HEAD_VERSION
     h.flags = H_KEEP_ALIVE
     room.urgency = URGENCY
+    room.is_connect = False
     begin_block(t)
     while True:
         rc = read_field(t, &p, end, at, room_end, &f)
@@ -238,7 +239,7 @@ cdef int read_request_block(
         if f.id >= P_AUTHORITY:
             bit = 1 << (f.id - P_AUTHORITY)
             # behind a regular field, twice, of an answer, unknown (RFC 9113 §8.3)
-            if h.has_start_line or f.id > P_SCHEME or s.seen & bit or (
+            if h.has_start_line or f.id > P_SCHEME and f.id != P_PROTOCOL or s.seen & bit or (
                     not f.notes & IS_VALUE_GOOD):
                 rc = BLOCK_MALFORMED
             else:
@@ -283,16 +284,25 @@ cdef int put_start_line(
         target = pseudo(s, P_PATH)
         if not has(s, P_METHOD) or method.n == 0:
             return BLOCK_MALFORMED
-        if method.n == 7 and memcmp(method.p, b"CONNECT", 7) == 0:
+        if has(s, P_PROTOCOL):
+            rc = check_connect(s, h)
+            if rc == BLOCK_MALFORMED:
+                return rc
+            room.is_connect = True
+            method = text(b"GET", 3)
+        elif method.n == 7 and memcmp(method.p, b"CONNECT", 7) == 0:
             if has(s, P_SCHEME) or has(s, P_PATH) or not has(s, P_AUTHORITY):
                 return BLOCK_MALFORMED
             target = text(b"/", 1)               # nothing is there to route by
         elif not has(s, P_SCHEME) or pseudo(s, P_SCHEME).n == 0 or not has(s, P_PATH) or (
                 target.n == 0):
             return BLOCK_MALFORMED
-        rc = join_cookies(room, h, &at) or check_line(room, method, target)
+        if rc == 0:
+            rc = join_cookies(room, h, &at) or check_line(room, method, target)
         if rc == 0:
             rc = put_host(room, h, s, &at)
+        if rc == 0 and room.is_connect:
+            put_upgrade(room, h, &at)
         if rc < 0 and (method.n > 255 or target.n > room.lim.max_line):
             method = text(b"GET", 3)
             target = text(b"/", 1)
@@ -353,6 +363,55 @@ cdef int put_host(HeadRoom* room, Head* h, const Pseudo* s, char** to) noexcept 
     h.flags |= H_HAS_HOST
     to[0] += 4
     return 0
+
+
+cdef int check_connect(const Pseudo* s, const Head* h) noexcept nogil:
+    """An extended CONNECT (RFC 8441 §4): 0, BLOCK_MALFORMED, or a fault."""
+    cdef Str method = pseudo(s, P_METHOD)
+    cdef Str protocol = pseudo(s, P_PROTOCOL)
+    if method.n != 7 or memcmp(method.p, b"CONNECT", 7) != 0 or h.content_length >= 0 or (
+            not has(s, P_AUTHORITY) or not has(s, P_SCHEME) or pseudo(s, P_SCHEME).n == 0
+            or not has(s, P_PATH) or pseudo(s, P_PATH).n == 0):
+        return BLOCK_MALFORMED
+    if protocol.n != 9 or not is_folded(protocol.p, b"websocket", 9):
+        return NOT_IMPLEMENTED                   # RFC 9220 §3 names that status
+    return 0
+
+
+cdef void put_upgrade(HeadRoom* room, Head* h, char** to) noexcept nogil:
+    """What HTTP/1.1 asks for a WebSocket with (RFC 6455 §4.1); a key of the client's own means
+    nothing here (RFC 8441 §5)."""
+    cdef uint16_t i
+    cdef uint16_t kept = 0
+    for i in range(h.n_fields):
+        if h.fields[i].name_n == 17 and is_folded(
+                room.bytes + h.fields[i].name, b"sec-websocket-key", 17):
+            continue
+        h.fields[kept] = h.fields[i]
+        kept += 1
+    h.n_fields = kept
+    put_made(room, h, to, F_UPGRADE, text(b"upgrade", 7), text(b"websocket", 9))
+    put_made(room, h, to, F_CONNECTION, text(b"connection", 10), text(b"Upgrade", 7))
+    put_made(room, h, to, 0, text(b"sec-websocket-key", 17),
+             text(b"AAAAAAAAAAAAAAAAAAAAAA==", KEY_BYTES))
+    room.key = h.fields[h.n_fields - 1].value
+    h.flags |= H_UPGRADE
+
+
+cdef void put_made(
+    HeadRoom* room, Head* h, char** to, uint8_t id, Str name, Str value
+) noexcept nogil:
+    cdef Field* f = &h.fields[h.n_fields]
+    memcpy(to[0], name.p, name.n)
+    memcpy(to[0] + name.n, value.p, value.n)
+    f.name = <uint32_t>(to[0] - room.bytes)
+    f.name_n = <uint16_t>name.n
+    f.value = f.name + <uint32_t>name.n
+    f.value_n = <uint32_t>value.n
+    f.id = id
+    f.flags = F_IS_HOP if id else 0
+    h.n_fields += 1
+    to[0] += name.n + value.n
 
 
 cdef int join_cookies(HeadRoom* room, Head* h, char** to) noexcept nogil:

@@ -31,6 +31,7 @@ TOKENS = [
     rules.frame(0, 0, 5, b"abc"), rules.frame(0, 1, 5, b"x"), rules.frame(9, 4, 1, b"\x82"),
     rules.frame(1, 0, 7, rules.GET), rules.priority(1, 3), b"\0", b"\xff", b"\x82", b"\0\0\0\1",
     rules.field(b"a", b"b"), rules.field(b"content-length", b"1"), b"\x7f\xff\xff\xff",
+    rules.extended(),
 ]  # fmt: skip
 
 
@@ -74,7 +75,9 @@ def witness(data: bytes) -> dict[int, tuple] | None:
             number = getattr(event, "stream_id", None)
             if isinstance(event, h2.events.RequestReceived):
                 fields = dict(event.headers)
-                found[number] = [fields.get(b":method"), fields.get(b":path"), b"", False]
+                # an extended CONNECT is told as the GET of an upgrade
+                method = b"GET" if b":protocol" in fields else fields.get(b":method")
+                found[number] = [method, fields.get(b":path"), b"", False]
             elif isinstance(event, h2.events.DataReceived) and number in found:
                 found[number][2] += event.data
             elif isinstance(event, h2.events.StreamEnded) and number in found:

@@ -72,6 +72,14 @@ def post(number: int = 1, more: bytes = b"") -> bytes:
     return frame(HEADERS, END_HEADERS, number, POST + more)
 
 
+CONNECT, WEBSOCKET = field(b":method", b"CONNECT"), field(b":protocol", b"websocket")
+
+
+def extended(block: bytes = CONNECT + WEBSOCKET + SCHEME + PATH + HOST) -> bytes:
+    """HEADERS that ask for a WebSocket."""
+    return request(1, block, END_HEADERS)
+
+
 def update(number: int, n: int) -> bytes:
     """WINDOW_UPDATE."""
     return frame(WINDOW_UPDATE, 0, number, struct.pack(">I", n))
@@ -292,9 +300,28 @@ RULES = [
      request(1, field(b":method", b"CONNECT") + SCHEME + PATH + HOST), RESET(1, PROTOCOL)),
     ("8.5", "CONNECT without an authority",
      request(1, field(b":method", b"CONNECT")), RESET(1, PROTOCOL)),
-    ("3 of RFC 8441", ":protocol where it was not offered",
-     request(1, field(b":method", b"CONNECT") + field(b":protocol", b"websocket") + SCHEME + PATH
-             + HOST), RESET(1, PROTOCOL)),
+    ("4 of RFC 8441", "extended CONNECT", extended(), OPEN),
+    ("4 of RFC 8441", "extended CONNECT, ended at once",
+     request(1, CONNECT + WEBSOCKET + SCHEME + PATH + HOST), OPEN),
+    ("4 of RFC 8441", "extended CONNECT of another protocol",
+     extended(CONNECT + field(b":protocol", b"tcp") + SCHEME + PATH + HOST), OPEN),
+    ("4 of RFC 8441", "bytes of a tunnel", extended() + frame(DATA, 0, 1, b"abc"), OPEN),
+    ("4 of RFC 8441", ":protocol twice",
+     extended(CONNECT + WEBSOCKET * 2 + SCHEME + PATH + HOST), RESET(1, PROTOCOL)),
+    ("4 of RFC 8441", ":protocol without CONNECT", extended(WEBSOCKET + GET), RESET(1, PROTOCOL)),
+    ("4 of RFC 8441", ":protocol behind a field",
+     extended(CONNECT + SCHEME + PATH + HOST + field(b"a", b"b") + WEBSOCKET), RESET(1, PROTOCOL)),
+    ("4 of RFC 8441", "no :scheme", extended(CONNECT + WEBSOCKET + PATH + HOST),
+     RESET(1, PROTOCOL)),
+    ("4 of RFC 8441", "no :path", extended(CONNECT + WEBSOCKET + SCHEME + HOST),
+     RESET(1, PROTOCOL)),
+    ("4 of RFC 8441", "no :authority", extended(CONNECT + WEBSOCKET + SCHEME + PATH),
+     RESET(1, PROTOCOL)),
+    ("4 of RFC 8441", "content-length",
+     extended(CONNECT + WEBSOCKET + SCHEME + PATH + HOST + field(b"content-length", b"0")),
+     RESET(1, PROTOCOL)),
+    ("4 of RFC 8441", "upgrade", extended(CONNECT + WEBSOCKET + SCHEME + PATH + HOST
+                                          + field(b"upgrade", b"websocket")), RESET(1, PROTOCOL)),
     ("content-length", "twice",
      malformed(field(b"content-length", b"0"), field(b"content-length", b"0")), RESET(1, PROTOCOL)),
     ("content-length", "with a sign", malformed(field(b"content-length", b"+0")),

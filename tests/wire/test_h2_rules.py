@@ -140,6 +140,26 @@ def test_a_head_says_what_http_1_would_say():
     assert said["flags"] == {"keep_alive", "has_host", "te_trailers"}
 
 
+def test_an_extended_connect_is_the_get_of_an_upgrade():
+    block = (rules.CONNECT + rules.WEBSOCKET + rules.SCHEME + field(b":path", b"/chat?a=b")
+             + rules.HOST + field(b"sec-websocket-version", b"13") + field(b"cookie", b"a=1")
+             + field(b"Sec-WebSocket-Key".lower(), b"of the client") + field(b"cookie", b"b=2"))
+    said = head(block)
+    assert said["line"] == b"GET /chat?a=b HTTP/2.0"
+    key = b"A" * 22 + b"=="                                  # whoever asks puts a good one there
+    assert said["fields"] == [
+        (b"sec-websocket-version", b"13"), (b"cookie", b"a=1; b=2"), (b"host", b"a.example"),
+        (b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-key", key),
+    ]  # fmt: skip
+    assert said["hop"] == [b"upgrade", b"connection"]
+    assert said["flags"] == {"keep_alive", "has_host", "upgrade"}
+
+
+def test_an_extended_connect_of_another_protocol_is_not_implemented():
+    block = rules.CONNECT + field(b":protocol", b"connect-udp") + rules.SCHEME + rules.PATH
+    assert head(block + rules.HOST) == "NOT_IMPLEMENTED"
+
+
 def test_crumbs_become_one_cookie():
     said = head(GET + field(b"cookie", b"a=1") + field(b"x", b"y") + field(b"cookie", b"b=2")
                 + field(b"cookie", b"c=3"))  # fmt: skip
