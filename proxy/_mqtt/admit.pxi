@@ -317,7 +317,7 @@ cdef check(MqttSession s, MqttConnect* c):
     cdef Str value
     cdef bytes name = b""
     if s.server.certificate_name is not None:
-        if evaluate(<Template>s.server.certificate_name, s.r, &value) > 0:
+        if evaluate(<Template>s.server.certificate_name, s.r, &value) >= 0:
             name = common_name(to_bytes(value))
         if not name:
             report_text(R_INFO, s.r, b"client has no certificate with a name")

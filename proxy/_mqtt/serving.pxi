@@ -52,10 +52,11 @@ cdef begin_serving(MqttSession s, MqttConnect* c):
     s.house.serving[key] = s
     s.state = M_SERVING
     if s.version == 5:
-        more = b"\x21%c%c\x24\x01\x25\x00\x27%c%c%c%c\x29\x00\x2a\x00" % (
-            s.server.in_flight >> 8, s.server.in_flight & 255, s.server.packet_most >> 24,
-            s.server.packet_most >> 16 & 255, s.server.packet_most >> 8 & 255,
-            s.server.packet_most & 255)
+        # Receive Maximum, Maximum QoS 1, nothing retained, Maximum Packet Size, no Subscription
+        # Identifiers, no shared subscriptions
+        more = b"".join((
+            b"\x21", (<object>s.server.in_flight).to_bytes(2, "big"), b"\x24\x01\x25\x00\x27",
+            (<object>s.server.packet_most).to_bytes(4, "big"), b"\x29\x00\x2a\x00"))
         if c.properties.expiry_s:
             more += b"\x11\0\0\0\0"
         if given:
