@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, frozenset[str] | str] = {
     "content": ROOM,
     "bodies": ROOM,
     "upstream": ROOM,
-    "functions": ROOM | {"upstream"},  # a ready replica is an upstream peer
+    # a ready replica is an upstream peer; messages are read and told as their room has it
+    "functions": ROOM | {"upstream", "mqtt"},
     "stream": ROOM | {"upstream"},  # where a session goes
     "mqtt": ROOM | {"upstream"},  # which broker
     "observe": ROOM,

@@ -166,6 +166,7 @@ class Controller:
             for server in self._servers:
                 server.close()
             await self.front.leave()
+        await self.rounds.close()
         await self.queue.close(self._grace_s)
         for provider in self._providers.values():
             await provider.close()

@@ -1,13 +1,15 @@
-"""What the controller does by the clock beside scaling: schedules, watched files, limits.
+"""What the controller does beside scaling: schedules, watched files, limits, brokers' messages.
 
 Functions come and go one by one; they are looked at together, a moment after the last change.
 """
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from proxy.conf.report import ConfError
 from proxy.functions.schedule import Schedule
 from proxy.functions.usage import Bounds
 from proxy.functions.watch import Watch
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from proxy.conf.inherit import Block
+    from proxy.functions.bridge import Bridges
     from proxy.functions.keeper import Keeper
     from proxy.functions.model import Function, Limits, Version
     from proxy.functions.usage import Bounded
@@ -26,6 +30,8 @@ LATER_S = 0.2
 class House(Protocol):
     """What is needed of the controller."""
 
+    @property
+    def model(self) -> Block: ...
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
     @property
@@ -46,6 +52,8 @@ class Rounds:
         self._house = house
         self._timer: asyncio.TimerHandle | None = None
         self._schedule = Schedule(find_addresses, house.warn)
+        self._find_addresses = find_addresses
+        self._bridges: Bridges | None = None
         self._watch = Watch(house.loop, self._on_changed)
         self._bounds = Bounds(house.loop, self._bounded, house.warn)
 
@@ -65,6 +73,22 @@ class Rounds:
         self._schedule.want(functions)
         self._watch.want(versions)
         self._bounds.want(any(limits_of(it) for it in versions))
+        self._look_at_brokers()
+
+    def _look_at_brokers(self) -> None:
+        model = self._house.model
+        has_any = any(mqtt.find("bridge") for mqtt in model.find("mqtt"))
+        if not has_any and self._bridges is None:
+            return
+        from proxy.functions.bridge import Bridges, read_bridges
+
+        if self._bridges is None:
+            name = (self._find_addresses() or ("",))[0]  # lies beside the pid file
+            self._bridges = Bridges(self._find_addresses, name, self._house.notice)
+        try:
+            self._bridges.want(read_bridges(model))
+        except ConfError as error:
+            self._house.warn(f"the bridges stay as they are: {error}")
 
     def leave(self) -> None:
         """Another controller looks from now on."""
@@ -73,6 +97,13 @@ class Rounds:
         self._schedule.want(())
         self._watch.want(())
         self._bounds.want(False)
+        if self._bridges is not None:
+            self._bridges.want(())
+
+    async def close(self) -> None:
+        if self._bridges is not None:
+            with contextlib.suppress(Exception):  # it has its own end at the broker's
+                await self._bridges.close()
 
     def _on_changed(self, keys: list[str]) -> None:
         for key in keys:

@@ -17,6 +17,7 @@ from proxy.conf.report import ConfError
 from proxy.conf.values import (
     AddressError,
     Duration,
+    Enum,
     Flag,
     Int,
     Rest,
@@ -122,6 +123,8 @@ def read_reply(args: list[Token], block: Block) -> str:
     text = args[0]
     if not is_pattern(text) or not is_topic(text):
         raise ConfError(text, f'"{text}" is no topic')
+    if "%" in text and block.parent is not None and block.parent.where == BRIDGE:
+        raise ConfError(text, "a broker does not say which client published")
     return str(text)
 
 
@@ -234,7 +237,8 @@ directive("publish_timeout", ON_PUBLISH, Duration(), default="60s",
 directive("dead_letter", ON_PUBLISH, read=read_dead_letter, most=1, default="queue",
           syntax="queue | topic:NAME | off",
           doc="Where a message of QoS 1 or 2 goes that the function did not take: to the queue of"
-          " asynchronous calls, or back to the broker; off: it is not acknowledged.")
+          " asynchronous calls, or back to the broker; off: it is not acknowledged, and of a bridge"
+          " it is tried for ever.")
 directive("reply_topic", ON_PUBLISH, read=read_reply, most=1, inherit=False, syntax="topic",
           doc="Where answers go that have no Response Topic; %c and %u as in mqtt_allow.")
 directive("bridge", MQTT, read=read_bridge, most=1, block=BRIDGE, many=True,
@@ -252,5 +256,5 @@ directive("qos", BRIDGE, Int(0, 2), default="1", inherit=False,
           doc="The quality of service that is subscribed.")
 directive("in_flight", BRIDGE, Int(1, 1024), default="64", inherit=False,
           doc="How many messages are with functions at once.")
-directive("version", BRIDGE, Word(), default="5", inherit=False,
+directive("version", BRIDGE, Enum("5", "3.1.1"), default="5", inherit=False,
           doc="The version of MQTT, 5 or 3.1.1.")

@@ -22,8 +22,7 @@ COMPOSED = {
 }
 # Declared or kept before their reader is there; whoever brings it takes the name out.
 COMING = {
-    "bridge", "client_id", "openfaas_api", "openfaas_auth", "secrets_path", "share", "store",
-    "username", "zone_size",
+    "openfaas_api", "openfaas_auth", "secrets_path", "store", "zone_size",
 }  # fmt: skip
 FIELDS_COMING = {"is_gone", "queue_ms"}
 # Read by the conf itself while it is parsed.

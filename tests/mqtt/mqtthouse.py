@@ -37,7 +37,7 @@ class Mosquitto:
         user = "user root\n" if os.geteuid() == 0 else ""
         conf.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\n{user}"
-            f"max_inflight_messages 0\nmax_queued_messages 0\n{self.more}\n"
+            f"max_queued_messages 10000\n{self.more}\n"
         )
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(

@@ -172,12 +172,12 @@ def test_a_certificate_is_a_user(headrace, mosquitto, tmp_path) -> None:
         assert client.connect("c", version=5) == (CONNACK, b"\0\x87\0")
     context.load_cert_chain(tmp_path / "device7.crt", tmp_path / "device7.key")
     with dial() as client:
-        assert client.connect("c", user="root")[1] == b"\0\0"
+        assert client.connect("c", user="admin")[1] == b"\0\0"
         client.send(subscribe("devices/device7/+", qos=1))
         assert client.read() == (SUBACK, b"\0\x01\x01")
         client.send(publish("devices/device7/x", b"y" * 50_000))
         assert client.read() == (PUBLISH, string("devices/device7/x") + b"y" * 50_000)
-        client.send(subscribe("devices/root/+"))
+        client.send(subscribe("devices/admin/+"))
         assert client.read() == (SUBACK, b"\0\x01\x80")
 
 
