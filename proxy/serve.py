@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from proxy.process.seat import Seat
 
 GOING_AWAY, SERVICE_RESTART = 1001, 1012  # what a WebSocket hears (registry of RFC 6455 §11.7)
+HANDSHAKES_S = 3.0  # what a leaving worker gives those of QUIC that are under way
+LOOK_S = 0.05
 TABLE_LIMIT_S = 1.0  # for the controller, which may be starting itself
 
 
@@ -45,6 +47,7 @@ class Serving:
         self.followers: list = []
         self.endpoints: list = []  # of QUIC
         self.mailboxes: Any = None
+        self.leave_by_s = 0.0
 
     def run(self) -> None:
         made = plan.build(self.model, self.seat)
@@ -173,6 +176,8 @@ class Serving:
                     listener.empty()
             elif order == orders.QUIT:
                 self.quit(GOING_AWAY)
+            elif order == orders.RETIRED:
+                self.quit(SERVICE_RESTART)
             elif order == orders.REPLACED:
                 self.quit(SERVICE_RESTART)
                 for it in self.endpoints:
@@ -182,8 +187,19 @@ class Serving:
 
     def quit(self, leave_code: int) -> None:
         self.stop_accepting()
-        self.worker.on_empty = self.loop.stop
+        self.leave_by_s = self.loop.time() + HANDSHAKES_S
+        self.worker.on_empty = self.on_empty
         self.worker.quit(leave_code)
+
+    def on_empty(self) -> None:
+        """The last connection of a leaving worker is over: but some may just be beginning."""
+        is_last = self.worker.n_clients == 0 and self.worker.n_guests == 0
+        if not is_last:
+            return
+        if any(it.handshakes for it in self.endpoints) and self.loop.time() < self.leave_by_s:
+            self.loop.call_later(LOOK_S, self.on_empty)
+        else:
+            self.loop.stop()
 
 
 def connections_of(model: Block) -> int:

@@ -6,12 +6,13 @@ Requests are asked without waiting (`ask`), answers are collected as they come (
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from aioquic.buffer import Buffer
+from aioquic.buffer import Buffer, BufferReadError
 from aioquic.h3.connection import FrameType, H3Connection, ProtocolError
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic import events
@@ -20,6 +21,7 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicPacketType, pull_quic_header
 
 LIMIT_S = 10.0
+CONTROL = 3  # the server's first stream of its own, as Headrace opens them
 
 
 @dataclass
@@ -66,12 +68,23 @@ class Transport(QuicConnection):
 class Messages(H3Connection):
     """Notes GOAWAY, which aioquic reads over."""
 
-    parted: int | None = None
+    control = b""
 
     def _receive_stream_data_uni(self, stream: Any, data: bytes, stream_ended: bool) -> list:
-        if stream.stream_type == 0 and data[:1] == bytes([FrameType.GOAWAY]):
-            self.parted = Buffer(data=data[2:]).pull_uint_var()
+        if stream.stream_id == CONTROL:
+            self.control += data
         return super()._receive_stream_data_uni(stream, data, stream_ended)
+
+    @property
+    def parted(self) -> int | None:
+        """The last GOAWAY's stream number."""
+        found, buffer = None, Buffer(data=self.control[1:])  # behind the type of the stream
+        with contextlib.suppress(BufferReadError):
+            while not buffer.eof():
+                kind, size = buffer.pull_uint_var(), buffer.pull_uint_var()
+                frame = Buffer(data=buffer.pull_bytes(size))
+                found = frame.pull_uint_var() if kind == FrameType.GOAWAY else found
+        return found
 
 
 class H3Client:

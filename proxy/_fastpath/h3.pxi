@@ -475,7 +475,10 @@ cdef class ClientH3(Timed):
         self.client.serial = w.count_guests(1)
         w.stats.waiting += 1
         w.clients_h3.add(self)
-        self.time_idle()
+        if w.is_quitting:
+            self.warn()
+        else:
+            self.time_idle()
 
     def on_moved(self, str host, int port):
         """The client's address, at first and when it migrated (RFC 9000 §9)."""

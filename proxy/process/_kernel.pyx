@@ -46,7 +46,13 @@ cdef extern from "<linux/filter.h>" nogil:
         sock_filter *filter
     int BPF_LD
     int BPF_W
+    int BPF_H
+    int BPF_B
     int BPF_ABS
+    int BPF_JMP
+    int BPF_JA
+    int BPF_JEQ
+    int BPF_JSET
     int BPF_ALU
     int BPF_MOD
     int BPF_K
@@ -127,6 +133,46 @@ def choose_any(int fd):
     """Take the program of `choose_first` off again; none there is no error."""
     cdef int nothing = 0
     setsockopt(fd, SOL_SOCKET, DETACH_FILTER, &nothing, sizeof(nothing))
+
+
+cdef enum:
+    MOST_OWNERS = 1000        # of QUIC connections that a program knows: two instructions each
+
+
+cdef inline void put_code(sock_filter *at, int code, uint32_t k, uint8_t jt, uint8_t jf) noexcept:
+    at.code = <uint16_t> code
+    at.k = k
+    at.jt = jt
+    at.jf = jf
+
+
+def steer(int fd, owners, uint32_t count):
+    """QUIC datagrams go to the socket of the worker that has their connection: `owners` are
+    (number at the beginning of its connection ids, place of the socket in fd's group).
+
+    Who begins a connection falls to one of the first `count` sockets by the bytes that he chose.
+    A classic BPF program reads the datagram (RFC 8999: the id stands at 6 behind a long header,
+    at 1 behind a short one); a place that does not exist leaves the choice to the kernel.
+    """
+    cdef sock_filter code[2 * MOST_OWNERS + 8]
+    cdef sock_fprog prog
+    cdef unsigned short n = 5
+    memset(code, 0, sizeof(code))
+    put_code(&code[0], BPF_LD | BPF_B | BPF_ABS, 0, 0, 0)
+    put_code(&code[1], BPF_JMP | BPF_JSET | BPF_K, 0x80, 0, 2)
+    put_code(&code[2], BPF_LD | BPF_H | BPF_ABS, 6, 0, 0)
+    put_code(&code[3], BPF_JMP | BPF_JA, 1, 0, 0)
+    put_code(&code[4], BPF_LD | BPF_H | BPF_ABS, 1, 0, 0)
+    for owner, place in list(owners)[:MOST_OWNERS]:
+        put_code(&code[n], BPF_JMP | BPF_JEQ | BPF_K, owner, 0, 1)
+        put_code(&code[n + 1], BPF_RET | BPF_K, place, 0, 0)
+        n += 2
+    put_code(&code[n], BPF_ALU | BPF_MOD | BPF_K, count, 0, 0)
+    put_code(&code[n + 1], BPF_RET | BPF_A, 0, 0, 0)
+    prog.len = <unsigned short> (n + 2)
+    prog.filter = code
+    if setsockopt(fd, SOL_SOCKET, ATTACH_FILTER, &prog, sizeof(prog)) < 0:
+        raise OSError(errno, os.strerror(errno))
 
 
 cdef char *title_start = NULL

@@ -19,7 +19,7 @@ from proxy.conf.report import ConfError
 from proxy.observe.error_log import ALERT, EMERG, NOTICE, ErrorLog
 from proxy.process import _kernel
 from proxy.process.late import import_late
-from proxy.process.seat import QUIT, REOPEN, REPLACED, TERMINATE, Seat
+from proxy.process.seat import LEAVING, QUIT, REOPEN, TERMINATE, Seat
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -67,7 +67,7 @@ class Child:
 
     def tell(self, order: str) -> None:
         """Give an order; a child that died meanwhile does not mind."""
-        if order in (QUIT, REPLACED, TERMINATE):
+        if order in LEAVING or order == TERMINATE:
             self.is_leaving = True
         if self.control is not None:
             with contextlib.suppress(OSError):

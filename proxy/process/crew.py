@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING
 from proxy.observe.error_log import ALERT, DEBUG, NOTICE
 from proxy.process import zones
 from proxy.process.children import CONTROLLER, NEW_BINARY, WORKER, Child, give_birth
-from proxy.process.seat import EMPTY, QUIT, READY, RELOAD, REOPEN, REPLACED, TERMINATE, Seat
+from proxy.process.seat import (
+    EMPTY,
+    QUIT,
+    READY,
+    RELOAD,
+    REOPEN,
+    REPLACED,
+    RETIRED,
+    TERMINATE,
+    Seat,
+)
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -66,6 +76,7 @@ class Crew:
         self.has_heir = False  # a new executable runs: its controller is the one
         self._deaths: dict[int, int] = {}  # slot → deaths at birth in a row
         self._had_controller = False
+        self._slots = 0  # that clients of QUIC begin in
         self._is_handing_on = False
 
     # -- births ---------------------------------------------------------------------------------
@@ -74,6 +85,7 @@ class Crew:
         self.generation = generation
         self._is_handing_on = True
         self._deaths = {}
+        self._slots = self._slots or generation.workers
         self.generation.log.write(NOTICE, "start worker processes")
         for number in range(generation.workers):
             self._bear(WORKER, number, generation)
@@ -134,6 +146,10 @@ class Crew:
             if channel is not None:
                 channel.close()
         self.children[child.pid] = child
+        self._steer()
+
+    def _steer(self) -> None:
+        self.sockets.steer([(it.ledger, it.number) for it in self.workers], self._slots)
 
     def let_go(self, seat: Seat) -> None:
         """In a child: close what belongs to the master or to other children."""
@@ -190,7 +206,8 @@ class Crew:
         if not self._is_handing_on or len(ready) < self.generation.workers:
             return
         self._is_handing_on = False
-        count = self.generation.workers
+        count = self._slots = self.generation.workers
+        self._steer()
         for child in self.workers:
             if child.generation is not self.generation and not child.is_leaving:
                 if child.number < count:
@@ -217,7 +234,7 @@ class Crew:
             return
         for child in self.workers:
             if child.is_retiring and not child.is_leaving:
-                self.dismiss(child, REPLACED)
+                self.dismiss(child, RETIRED)
         self.timers.add(CLOSE_AFTER_S, lambda: self._give_up(generation))
 
     def _give_up(self, generation: Generation) -> None:

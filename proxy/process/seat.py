@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 EMPTY = "e"  # accept who waits in the queues, then no more: nobody comes after us
 QUIT = "q"  # finish what is running, then leave
 REPLACED = "p"  # the same, for another one has this place now
+RETIRED = "g"  # the same, and nobody has this place any more
 TERMINATE = "t"  # leave now
 REOPEN = "r"  # open the logs anew
 RELOAD = "h"  # controller alone: there is a new conf, `Seat.load` has it
 READY = "k"
+LEAVING = frozenset(QUIT + REPLACED + RETIRED)
 
 
 class Seat:
@@ -104,14 +106,14 @@ class Seat:
         except OSError:
             data = b""
         orders = data.decode("ascii", "replace") or QUIT
-        is_quit = QUIT in orders or REPLACED in orders
+        is_quit = bool(set(orders) & LEAVING)
         if REOPEN in orders:
             self.reopen_log()
         if TERMINATE in orders:
             self.error_log.write(NOTICE, "exiting")
         elif is_quit:
             if self._is_leaving:
-                return orders.replace(QUIT, "").replace(REPLACED, "")
+                return "".join(it for it in orders if it not in LEAVING)
             self._is_leaving = True
             self.error_log.write(NOTICE, "gracefully shutting down")
             who = "controller" if self.number < 0 else "worker"

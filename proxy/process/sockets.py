@@ -68,6 +68,15 @@ class Held:
         self.sockets: list[socket] = []
         self.is_lent = False
 
+    @property
+    def is_udp(self) -> bool:
+        """QUIC's, whose connections the kernel does not know."""
+        return bool(self.sockets) and self.sockets[0].type == SOCK_DGRAM
+
+    @property
+    def is_tcp(self) -> bool:
+        return self.family != AF_UNIX and not self.is_udp
+
 
 class Sockets:
     """All that the master listens on. Keys are addresses as in `Address.key`."""
@@ -180,7 +189,7 @@ class Sockets:
             if not held.is_lent:
                 _unlink(held)
             for sock in held.sockets:
-                if not held.is_lent:
+                if not held.is_lent and not held.is_udp:
                     with contextlib.suppress(OSError):
                         sock.shutdown(SHUT_RD)
                 sock.close()
@@ -205,21 +214,29 @@ class Sockets:
         """From now on new connections go to the first `slots` slots alone."""
         self._chosen = slots
         for held in self._held.values():
-            if held.family != AF_UNIX and len(held.sockets) > slots:
+            if held.is_tcp and len(held.sockets) > slots:
                 _kernel.choose_first(held.sockets[0].fileno(), slots)
+
+    def steer(self, owners: list[tuple[int, int]], slots: int) -> None:
+        """QUIC's datagrams go to whose they are: (ledger number, slot) of each worker. Beginnings
+        go to the first `slots` slots. A short cut alone: workers pass on what comes astray."""
+        for held in self._held.values():
+            if held.is_udp and not held.is_lent:
+                with contextlib.suppress(OSError):
+                    _kernel.steer(held.sockets[0].fileno(), owners, slots)
 
     def choose_any(self) -> None:
         """Undo `choose_first`."""
         self._chosen = 0
         for held in self._held.values():
-            if held.family != AF_UNIX and held.sockets:
+            if held.is_tcp and held.sockets:
                 _kernel.choose_any(held.sockets[0].fileno())
 
     def waiting(self, slots: int) -> int:
         """Connections that wait to be accepted in the slots from `slots` on."""
         count = 0
         for held in self._held.values():
-            if held.family != AF_UNIX:
+            if held.is_tcp:
                 count += sum(_waiting(sock) for sock in held.sockets[slots:])
         return count
 
@@ -234,11 +251,11 @@ class Sockets:
                 continue
             while len(held.sockets) > slots:
                 sock = held.sockets.pop()
-                if not held.is_lent:
+                if not held.is_lent and not held.is_udp:
                     with contextlib.suppress(OSError):
                         sock.shutdown(SHUT_RD)
                 sock.close()
-            if held.sockets and not held.is_lent:
+            if held.sockets and not held.is_lent and not held.is_udp:
                 _kernel.choose_any(held.sockets[0].fileno())
         self._chosen = 0
 

@@ -12,7 +12,7 @@ import time
 from _socket import SOL_UDP, socket
 from typing import TYPE_CHECKING, Any
 
-from proxy.quic.ids import LEAST_RESET, read_beginning
+from proxy.quic.ids import read_beginning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,8 +88,10 @@ class Endpoint:
                 self.mailboxes.send(owner, self.key, data, address)
                 return
             if not beginning.is_long:
-                if owner == self.ids.owner and len(data) >= LEAST_RESET:
-                    self.write(self.ids.reset(beginning.target), address)
+                if owner == self.ids.owner:
+                    reset = self.ids.reset(beginning.target, len(data))
+                    if reset is not None:
+                        self.write(reset, address)
                 return
             connection = self.accept(data, address, beginning.version, now_s)
             if connection is None:

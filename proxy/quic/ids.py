@@ -15,8 +15,7 @@ OWNER_BYTES = 2
 CHECK_BYTES = 4
 TOKEN_BYTES = 16  # of a stateless reset (RFC 9000 §10.3)
 LONGEST_ID = 20
-LEAST_RESET = 43  # a datagram that is shorter is not answered with one as short (RFC 9000 §10.3.3)
-RESET_BYTES = 42
+LEAST_RESET, MOST_RESET = 21, 42  # bytes of a stateless reset (RFC 9000 §10.3)
 
 
 class Beginning(NamedTuple):
@@ -65,9 +64,12 @@ class Ids:
             connection_id, digest_size=TOKEN_BYTES, key=self.key, person=b"reset"
         ).digest()
 
-    def reset(self, connection_id: bytes) -> bytes:
-        """A datagram that tells a client: this connection is no more."""
-        random = bytearray(os.urandom(RESET_BYTES - TOKEN_BYTES))
+    def reset(self, connection_id: bytes, size: int) -> bytes | None:
+        """What tells a client, in answer to a datagram of `size` bytes, that its connection is no
+        more; shorter than that, so that two who reset each other come to an end (§10.3.3)."""
+        if size <= LEAST_RESET:
+            return None
+        random = bytearray(os.urandom(min(size - 1, MOST_RESET) - TOKEN_BYTES))
         random[0] = random[0] & 0x3F | 0x40
         return bytes(random) + self.reset_token(connection_id)
 

@@ -110,6 +110,10 @@ cdef int get_http2(Request r, uint64_t data, Str* out) noexcept:
     return tell(out, "h2", 2) if r.client.is_tls else tell(out, "h2c", 3)
 
 
+cdef int get_http3(Request r, uint64_t data, Str* out) noexcept:
+    return tell(out, "h3", 2) if r.head.version == 30 else 0
+
+
 cdef int get_server_name(Request r, uint64_t data, Str* out) noexcept:
     if r.server is None:
         return 0
@@ -435,6 +439,7 @@ declare(b"proxy_protocol_server_addr", get_proxy_protocol, 2, 0)
 declare(b"proxy_protocol_server_port", get_proxy_protocol, 3, 0)
 declare(b"scheme", get_scheme, 0, 0)
 declare(b"http2", get_http2, 0, 0)
+declare(b"http3", get_http3, 0, 0)
 declare(b"https", get_https, 0, 0)
 declare(b"connection", get_connection, 0, 0)
 declare(b"connection_requests", get_connection_requests, 0, 0)
