@@ -169,6 +169,8 @@ class Serving:
     def on_order(self) -> None:
         for order in self.seat.take_orders():
             if order == orders.TERMINATE:
+                for it in self.endpoints:
+                    it.end()
                 self.loop.stop()
             elif order == orders.EMPTY:
                 self.is_accepting = False

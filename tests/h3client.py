@@ -130,6 +130,10 @@ class H3Client:
         sock.bind(("127.0.0.1", 0))
         return sock
 
+    def make_messages(self) -> Messages | None:
+        """HTTP/3 with its streams; a caller may replace this and speak for itself."""
+        return Messages(self.quic)
+
     def connect(self) -> None:
         """To the end of the handshake, or of the connection."""
         self.run(lambda: self.is_ready or self.ended is not None)
@@ -219,7 +223,7 @@ class H3Client:
         if isinstance(event, events.ConnectionTerminated):
             self.ended = event
         elif isinstance(event, events.HandshakeCompleted):
-            self.http = Messages(self.quic)
+            self.http = self.make_messages()
             self.is_ready = True
         elif isinstance(event, events.StreamReset) and event.stream_id in self.responses:
             self.responses[event.stream_id].code = event.error_code

@@ -12,6 +12,7 @@ import time
 from _socket import SOL_UDP, socket
 from typing import TYPE_CHECKING, Any
 
+from proxy.quic.engine import Code
 from proxy.quic.ids import read_beginning
 
 if TYPE_CHECKING:
@@ -239,9 +240,11 @@ class Endpoint:
                 self.write(data, address)
 
     # -- the end --------------------------------------------------------------------------------
-    def stop_accepting(self) -> None:
-        """Nothing new is begun."""
-        self.is_accepting = False
+    def end(self) -> None:
+        """Each client is told that this is all."""
+        for connection in set(self.by_id.values()):
+            connection.close(Code.NO_ERROR, is_sent_first=False)
+        self.flush()
 
     def leave_socket(self) -> None:
         """A successor reads the socket and forwards what is ours."""
