@@ -17,7 +17,7 @@ from libc.string cimport memchr, memcpy, memmove, memset, strerror
 from posix.unistd cimport close as c_close, read as c_read
 
 from proxy.base._arena cimport copy, take
-from proxy.base._client cimport Client, address_text
+from proxy.base._client cimport Client, address_text, read_address
 from proxy.base._clock cimport clock, tick
 from proxy.base._request cimport *
 from proxy.base._report cimport *

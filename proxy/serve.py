@@ -105,8 +105,8 @@ class Serving:
             self.mailboxes = Mailboxes(self.loop, self.seat.mailboxes, self.seat.ledger)
         settings, engine = listener.quic
 
-        def begin(connection: Any, address: tuple, fd: int) -> ClientH3:
-            return ClientH3(self.worker, listener, connection, address[0], address[1], fd)
+        def begin(connection: Any, address: tuple, fd: int, local: str) -> ClientH3:
+            return ClientH3(self.worker, listener, connection, address[0], address[1], fd, local)
 
         ids = Ids(self.seat.ledger, self.seat.quic_key)
         self.endpoints.append(

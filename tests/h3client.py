@@ -75,6 +75,9 @@ class Messages(H3Connection):
             self.control += data
         return super()._receive_stream_data_uni(stream, data, stream_ended)
 
+    def _check_content_length(self, stream: Any) -> None:
+        """An answer to HEAD has a length and no body."""
+
     @property
     def parted(self) -> int | None:
         """The last GOAWAY's stream number."""
@@ -93,9 +96,9 @@ class H3Client:
 
     def __init__(
         self, port: int, timeout_s: float = LIMIT_S, takes: bool = True, window: int = 1 << 20,
-        name: str = "a.test", connect: bool = True, **options: Any,
+        name: str = "a.test", connect: bool = True, host: str = "127.0.0.1", **options: Any,
     ) -> None:  # fmt: skip
-        self.to = ("127.0.0.1", port)
+        self.to = (host, port)
         self.timeout_s = timeout_s
         self.name = name
         self.configuration = QuicConfiguration(

@@ -443,7 +443,8 @@ cdef class H3Stream(ClientStream):
 cdef class ClientH3(Timed):
     """HTTP/3 with one client: `Client` of proxy/quic/engine.py, which says when what comes.
 
-    engine: its Connection. host, port: where the client is; fd: our socket.
+    engine: its Connection. host, port: where the client is; fd: our socket; local: our address,
+    where the socket does not tell it.
     """
     cdef public object engine
     cdef readonly Listener listener
@@ -460,7 +461,8 @@ cdef class ClientH3(Timed):
     cdef bint is_waking
 
     def __init__(self, Worker w not None, Listener listener not None, engine, str host, int port,
-                 int fd):
+                 int fd, str local):
+        cdef bytes here
         self.w = w
         self.listener = listener
         self.engine = engine
@@ -472,6 +474,13 @@ cdef class ClientH3(Timed):
         self.client.is_tls = True
         self.client.accepted_ms = self.counted_ms = self.idle_since_ms = clock.now_ms
         self.on_moved(host, port)
+        if local:
+            self.client.local_address()          # its port
+            here = local.encode()
+            port = self.client.local.port
+            self.client.local = self.client.peer
+            read_address(of_bytes(here), &self.client.local)
+            self.client.local.port = <uint16_t>port
         self.client.serial = w.count_guests(1)
         w.stats.waiting += 1
         w.clients_h3.add(self)
@@ -586,8 +595,10 @@ cdef class ClientH3(Timed):
         """The client takes back its request, or wants no answer."""
         cdef H3Stream st = self.streams.get(id)
         tick()
+        if st is None:                           # it was answered already
+            return
         self.count_reset()
-        if st is not None and not st.is_aborted:
+        if st.r is not None and not st.is_aborted:
             self.w.on_client_gone(st.r)
 
     cdef void count_reset(self) noexcept:

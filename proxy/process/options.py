@@ -16,6 +16,7 @@ SIGNALS = ("stop", "quit", "reopen", "reload")
 ARGUMENTS = (
     "--with-http_ssl_module",
     "--with-http_v2_module",
+    "--with-http_v3_module",
     "--with-http_realip_module",
     "--with-http_auth_request_module",
     "--with-http_stub_status_module",

@@ -16,8 +16,10 @@ import time
 from _socket import (
     AF_INET6,
     AF_UNIX,
+    IPPROTO_IP,
     IPPROTO_IPV6,
     IPPROTO_TCP,
+    IPV6_RECVPKTINFO,
     IPV6_V6ONLY,
     SHUT_RD,
     SO_KEEPALIVE,
@@ -50,6 +52,7 @@ TRIES = 5
 PAUSE_S = 0.5
 UNACKED_AT = 24  # tcp_info.tcpi_unacked: for a listening socket, those that wait in its queue
 INFO_BYTES = 32
+IP_PKTINFO = 8  # linux/in.h
 
 
 class BindError(Exception):
@@ -324,6 +327,11 @@ def _bound(address: Address) -> socket:
         sock.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
         if address.family == AF_INET6:
             sock.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, address.options.is_ipv6_only)
+        if address.is_quic:  # from the first datagram on: which address of ours it came to
+            sock.setsockopt(
+                *((IPPROTO_IPV6, IPV6_RECVPKTINFO) if sock.family == AF_INET6 else
+                  (IPPROTO_IP, IP_PKTINFO)), 1,
+            )  # fmt: skip
         sock.bind(address.sockaddr)
     except OSError:
         sock.close()

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from _socket import SOL_UDP, socket
+from _socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_IP,
+    IPPROTO_IPV6,
+    IPV6_PKTINFO,
+    SOL_UDP,
+    inet_ntop,
+    socket,
+)
 from typing import TYPE_CHECKING, Any
 
 from proxy.quic.engine import Code
@@ -29,6 +38,8 @@ LEAST_WAIT_S = 0.001  # the loop's clock has milliseconds: a sooner deadline wou
 RETRY_FROM = 64  # handshakes under way: from here on addresses are validated first
 MOST_HANDSHAKES = 512  # more are not begun: a handshake costs milliseconds and 100 KB
 UDP_SEGMENT = 103  # linux/udp.h
+IP_PKTINFO = 8  # linux/in.h
+ANCILLARY_BYTES = 64  # room for one of IPv6
 SEGMENTS, SEGMENTS_BYTES = 64, 65000  # that the kernel cuts at once (UDP_MAX_SEGMENTS)
 
 
@@ -44,7 +55,7 @@ class Endpoint:
         engine: Engine,
         ids: Ids,
         mailboxes: Mailboxes,
-        begin: Callable[[Connection, tuple, int], Client],
+        begin: Callable[[Connection, Address, int, str], Client],
     ) -> None:
         self.loop = loop
         self.key = key
@@ -61,23 +72,31 @@ class Endpoint:
         self.is_accepting = True
         self.is_flushing = False
         self.room = memoryview(bytearray(MOST_BYTES))
+        # an answer must come from the address that was asked; who bound the socket let it tell
+        self.is_wild = self.sock.getsockname()[0] in ("0.0.0.0", "::")
         mailboxes.open(key, self.take)
         loop.add_reader(self.sock.fileno(), self.on_readable)
 
     # -- in -------------------------------------------------------------------------------------
     def on_readable(self) -> None:
         for _ in range(READ_AT_ONCE):
+            local = b""
             try:
-                count, address = self.sock.recvfrom_into(self.room)
+                if self.is_wild:
+                    count, more, _, address = self.sock.recvmsg_into([self.room], ANCILLARY_BYTES)
+                    local = local_of(more)
+                else:
+                    count, address = self.sock.recvfrom_into(self.room)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
                 continue  # an ICMP error of an earlier datagram
-            self.take(bytes(self.room[:count]), address, False)
+            self.take(bytes(self.room[:count]), address, local, False)
         self.flush()
 
-    def take(self, data: bytes, address: Address, is_forwarded: bool) -> None:
-        """One datagram; a forwarded one came to another worker, and is not forwarded again."""
+    def take(self, data: bytes, address: Address, local: bytes, is_forwarded: bool) -> None:
+        """One datagram. local: which address of ours it came to, where that is not plain. A
+        forwarded one came to another worker, and is not forwarded again."""
         beginning = read_beginning(data)
         if beginning is None:
             return
@@ -86,21 +105,24 @@ class Endpoint:
         if connection is None:
             owner = self.ids.owner_of(beginning.target)
             if owner >= 0 and owner != self.ids.owner and not is_forwarded:
-                self.mailboxes.send(owner, self.key, data, address)
+                self.mailboxes.send(owner, self.key, data, address, local)
                 return
             if not beginning.is_long:
                 if owner == self.ids.owner:
                     reset = self.ids.reset(beginning.target, len(data))
                     if reset is not None:
-                        self.write(reset, address)
+                        self.write(reset, address, local)
                 return
-            connection = self.accept(data, address, beginning.version, now_s)
+            connection = self.accept(data, address, local, beginning.version, now_s)
             if connection is None:
                 return
+        connection.local = local
         connection.receive(data, address, now_s)
         self.will_send(connection)
 
-    def accept(self, data: bytes, address: Address, version: int, now_s: float) -> Any:
+    def accept(
+        self, data: bytes, address: Address, local: bytes, version: int, now_s: float
+    ) -> Any:
         """A connection that begins with this datagram, or None."""
         if len(data) < LEAST_INITIAL or not self.is_accepting or address[1] == 0:
             return None
@@ -110,13 +132,13 @@ class Endpoint:
         elif self.settings.retry or len(self.handshakes) >= RETRY_FROM:
             answer = self.engine.retry(data, address, self.ids.new(), now_s)
         if answer is not None:
-            self.write(answer, address)
+            self.write(answer, address, local)
             return None
         if len(self.handshakes) >= MOST_HANDSHAKES:
             return None
         connection = self.engine.accept(data, address, self, now_s)
         if isinstance(connection, bytes):
-            self.write(connection, address)
+            self.write(connection, address, local)
             return None
         if connection is not None:
             self.handshakes.add(connection)
@@ -138,7 +160,9 @@ class Endpoint:
 
     def on_handshake(self, connection: Connection, address: Address) -> Client:
         self.handshakes.discard(connection)
-        return self.begin(connection, address, self.sock.fileno())
+        family = AF_INET if len(connection.local) == 4 else AF_INET6
+        local = inet_ntop(family, connection.local) if connection.local else ""
+        return self.begin(connection, address, self.sock.fileno(), local)
 
     def on_over(self, connection: Connection) -> None:
         """Its last event was told."""
@@ -169,10 +193,10 @@ class Endpoint:
         now_s = time.monotonic()
         datagrams = connection.datagrams(now_s)
         if self.settings.gso:
-            self.write_segments(datagrams)
+            self.write_segments(datagrams, connection.local)
         else:
             for data, address in datagrams:
-                self.write(data, address)
+                self.write(data, address, connection.local)
         self.arm(connection, now_s)
 
     def arm(self, connection: Connection, now_s: float) -> None:
@@ -198,12 +222,15 @@ class Endpoint:
         connection.on_deadline(now_s)
         self.will_send(connection)
 
-    def write(self, data: bytes, address: Address) -> None:
+    def write(self, data: bytes, address: Address, local: bytes) -> None:
         """What the kernel does not take is lost, as on any way: it is sent again in time."""
         with contextlib.suppress(OSError):
-            self.sock.sendto(data, address)
+            if local:
+                self.sock.sendmsg([data], from_local(local), 0, address)
+            else:
+                self.sock.sendto(data, address)
 
-    def write_segments(self, datagrams: Any) -> None:
+    def write_segments(self, datagrams: Any, local: bytes) -> None:
         """Datagrams of one length to one address in one call (UDP_SEGMENT); a shorter one may
         be the last of its row."""
         row: list[bytes] = []
@@ -216,28 +243,29 @@ class Endpoint:
                 or len(row) == SEGMENTS
                 or room + len(data) > SEGMENTS_BYTES
             ):
-                self.write_row(row, to)
+                self.write_row(row, to, local)
                 row, room = [], 0
             row.append(data)
             room += len(data)
             to = address
         if row:
-            self.write_row(row, to)
+            self.write_row(row, to, local)
 
-    def write_row(self, row: list[bytes], address: Address | None) -> None:
+    def write_row(self, row: list[bytes], address: Address | None, local: bytes) -> None:
         if address is None:
             return
         if len(row) == 1:
-            self.write(row[0], address)
+            self.write(row[0], address, local)
             return
         size = len(row[0]).to_bytes(2, "little")
         try:
-            self.sock.sendmsg([b"".join(row)], [(SOL_UDP, UDP_SEGMENT, size)], 0, address)
+            more = [(SOL_UDP, UDP_SEGMENT, size), *from_local(local)]
+            self.sock.sendmsg([b"".join(row)], more, 0, address)
         except BlockingIOError:
             return
         except OSError:  # the device cannot
             for data in row:
-                self.write(data, address)
+                self.write(data, address, local)
 
     # -- the end --------------------------------------------------------------------------------
     def end(self) -> None:
@@ -250,3 +278,22 @@ class Endpoint:
         """A successor reads the socket and forwards what is ours."""
         self.is_accepting = False
         self.loop.remove_reader(self.sock.fileno())
+
+
+def local_of(more: list[tuple[int, int, bytes]]) -> bytes:
+    """The address of ours that a datagram came to, packed; empty if the kernel did not tell."""
+    for level, kind, data in more:
+        if (level, kind) == (IPPROTO_IP, IP_PKTINFO):
+            return data[4:8]  # ipi_spec_dst
+        if (level, kind) == (IPPROTO_IPV6, IPV6_PKTINFO):
+            return data[:16]
+    return b""
+
+
+def from_local(local: bytes) -> list[tuple[int, int, bytes]]:
+    """What lets a datagram leave from that address."""
+    if len(local) == 4:
+        return [(IPPROTO_IP, IP_PKTINFO, bytes(4) + local + bytes(4))]
+    if local:
+        return [(IPPROTO_IPV6, IPV6_PKTINFO, local + bytes(4))]
+    return []

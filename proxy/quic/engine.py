@@ -71,6 +71,7 @@ class Connection(Protocol):
 
     timer: Any  # the host's
     begun_s: float  # the host's, too
+    local: bytes  # and this: our address that its datagrams come to, where that is not plain
 
     def receive(self, data: bytes, address: Address, now_s: float) -> None: ...
     def datagrams(self, now_s: float) -> Iterable[tuple[bytes, Address]]: ...

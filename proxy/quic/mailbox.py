@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LETTERS_AT_ONCE = 64
 MOST_BYTES = 65536 + 512
-HEAD = struct.Struct("!BBHII")  # lengths of key and host; port, flow and scope of IPv6
+HEAD = struct.Struct("!BBBHII")  # lengths of key, host, local; port, flow and scope of IPv6
 
 
 class Mailboxes:
@@ -27,7 +27,7 @@ class Mailboxes:
 
     def __init__(self, loop: Any, pairs: Sequence[tuple[int, int]], own: int) -> None:
         self.loop = loop
-        self.targets: dict[str, Callable[[bytes, Address, bool], None]] = {}
+        self.targets: dict[str, Callable[[bytes, Address, bytes, bool], None]] = {}
         self.writers: dict[int, socket] = {}
         self.pairs = pairs
         self.reader: socket | None = None
@@ -36,18 +36,18 @@ class Mailboxes:
             self.reader.setblocking(False)
             loop.add_reader(self.reader.fileno(), self.on_readable)
 
-    def open(self, key: str, take: Callable[[bytes, Address, bool], None]) -> None:
+    def open(self, key: str, take: Callable[[bytes, Address, bytes, bool], None]) -> None:
         """Letters for that address go to `take`."""
         self.targets[key] = take
 
-    def send(self, owner: int, key: str, data: bytes, address: Address) -> None:
+    def send(self, owner: int, key: str, data: bytes, address: Address, local: bytes) -> None:
         if owner >= len(self.pairs):
             return
         if owner not in self.writers:
             self.writers[owner] = socket(fileno=self.pairs[owner][1])
             self.writers[owner].setblocking(False)
         with contextlib.suppress(OSError):
-            self.writers[owner].send(write_letter(key, data, address))
+            self.writers[owner].send(write_letter(key, data, address, local))
 
     def on_readable(self) -> None:
         assert self.reader is not None
@@ -56,24 +56,26 @@ class Mailboxes:
                 letter = self.reader.recv(MOST_BYTES)
             except OSError:
                 return
-            key, data, address = read_letter(letter)
+            key, data, address, local = read_letter(letter)
             take = self.targets.get(key)
             if take is not None:
-                take(data, address, True)
+                take(data, address, local, True)
 
 
-def write_letter(key: str, data: bytes, address: Address) -> bytes:
+def write_letter(key: str, data: bytes, address: Address, local: bytes) -> bytes:
     """One datagram with what its reader must know of it."""
     name, host = key.encode(), address[0].encode()
     flow, scope = address[2:4] if len(address) == 4 else (0, 0)
-    return HEAD.pack(len(name), len(host), address[1], flow, scope) + name + host + data
+    head = HEAD.pack(len(name), len(host), len(local), address[1], flow, scope)
+    return head + name + host + local + data
 
 
-def read_letter(letter: bytes) -> tuple[str, bytes, Address]:
-    """(address key, datagram, address as sendto takes it)."""
-    name_n, host_n, port, flow, scope = HEAD.unpack_from(letter)
+def read_letter(letter: bytes) -> tuple[str, bytes, Address, bytes]:
+    """(address key, datagram, address as sendto takes it, our address)."""
+    name_n, host_n, local_n, port, flow, scope = HEAD.unpack_from(letter)
     at = HEAD.size + name_n
     key = letter[HEAD.size : at].decode()
     host = letter[at : at + host_n].decode()
-    data = letter[at + host_n :]
-    return key, data, (host, port, flow, scope) if ":" in host else (host, port)
+    at += host_n
+    address = (host, port, flow, scope) if ":" in host else (host, port)
+    return key, letter[at + local_n :], address, letter[at : at + local_n]

@@ -26,6 +26,7 @@ class Talk:
         self.address = address
         self.timer: Any = None
         self.begun_s = 0.0
+        self.local = b""
         self.messages: Messages | None = None
         self.client: Client | None = None
         self.waiting: set[int] = set()  # streams that are to be told when they are writable

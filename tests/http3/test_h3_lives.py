@@ -207,3 +207,16 @@ def test_it_leaves_when_it_is_told(quic, order: int) -> None:
         assert client.get().status == 200
         gateway.signal(order)
         wait_for(lambda: not client.step(0.05) and gateway.process.poll() is not None)
+
+
+def test_on_a_wildcard_answers_come_from_the_address_that_was_asked(headrace, certificates) -> None:
+    gateway = headrace(f"""
+        ssl_certificate {certificates}/a.crt; ssl_certificate_key {certificates}/a.key;
+        server {{ listen %%PORT%% quic; return 200 $server_addr:$server_port; }}""")
+    with H3Client(gateway.port, connect=False, host="127.0.0.2") as client:
+        client.sock.settimeout(5)
+        data, where = client.sock.recvfrom(65536)
+        assert where == ("127.0.0.2", gateway.port)
+        client.quic.receive_datagram(data, client.to, now=time.monotonic())
+        client.connect()
+        assert client.get().text == f"127.0.0.2:{gateway.port}"
