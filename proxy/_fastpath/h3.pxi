@@ -358,9 +358,9 @@ cdef class H3Stream(ClientStream):
 
     cdef void end_aborted(self, Request r) noexcept:
         cdef Worker w = self.h3.w
-        cdef UpstreamH1 u
+        cdef UpstreamCall u
         if r.call is not None:
-            u = <UpstreamH1>r.call
+            u = <UpstreamCall>r.call
             r.call = None
             u.leave()
         if r.asked != NULL:
