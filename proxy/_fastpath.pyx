@@ -73,7 +73,7 @@ from proxy.upstream._balance cimport (
 )
 from proxy.upstream._handshake cimport is_begun, put_key
 from proxy.upstream._settings cimport (
-    ProxySettings, keep_for_redirect, obey_accel, shape_answer, write_request_block,
+    ProxySettings, keep_for_redirect, obey_accel, shape_answer, wants_hints, write_request_block,
     write_request_head,
 )
 from proxy.upstream._sticky cimport name_peer, pick_sticky
@@ -91,9 +91,12 @@ from proxy.wire._h1 cimport (
 from proxy.wire._h2 cimport *
 from proxy.wire._h2head cimport (
     BLOCK_MALFORMED, BLOCK_WRONG, HeadRoom, read_request_block, room_for, room_for_answer,
-    room_for_trailers, skip_block, write_answer_block, write_trailer_block,
+    room_for_hints, room_for_trailers, skip_block, write_answer_block, write_hint_block,
+    write_trailer_block,
 )
-from proxy.wire._h1answer cimport frame_answer, write_answer_head, write_trailers
+from proxy.wire._h1answer cimport (
+    MAX_OWN_BYTES, frame_answer, write_answer_head, write_hints, write_trailers,
+)
 from proxy.wire._hpack cimport (
     HPACK_FIELD, HpackField, HpackTable, begin_block, begin_table, free_table, grown, put_status,
     read_field,

@@ -43,6 +43,7 @@ class Response:
     body: bytes = b""
     trailers: list[tuple[str, str]] = field(default_factory=list)
     interim: list[int] = field(default_factory=list)
+    hints: list[list[tuple[str, str]]] = field(default_factory=list)  # fields of interim heads
     is_whole: bool = False
     code: int | None = None
 
@@ -176,6 +177,7 @@ class H2Client:
             response.fields = [(str(k), str(v)) for k, v in event.headers]
         elif isinstance(event, InformationalResponseReceived):
             response.interim.append(int(dict(event.headers)[":status"]))
+            response.hints.append([(str(k), str(v)) for k, v in event.headers])
         elif isinstance(event, DataReceived):
             response.body += event.data
             if self.takes and event.flow_controlled_length:

@@ -203,6 +203,7 @@ cdef class UpstreamCall(UpstreamLink):
     cdef uint32_t read_ms         # the longest silence of the peer
     cdef uint8_t is_ask_whole     # the request went out whole
     cdef uint8_t n_interim
+    cdef uint32_t interim_bytes
     cdef uint8_t kind             # BodyKind of the answer
     cdef int64_t left             # of the answer's body, where its length is known
     cdef int64_t ask_left         # bytes of the request's body still announced, -1: chunked
@@ -212,6 +213,18 @@ cdef class UpstreamCall(UpstreamLink):
     cdef int ask(self, Request r) noexcept:
         """Write the request's head. 0 or a fault."""
         return INTERNAL
+
+    cdef bint take_interim(self, Request r) noexcept:
+        """A head before the final one, in r.answer: hints are passed on where early_hints says so,
+        as many as one head may have bytes (nginx). False: there were too many."""
+        self.n_interim += 1
+        self.interim_bytes += r.answer.size
+        if r.answer.status == 103 and self.s.hints is not None and r.parent is None and (
+                self.interim_bytes <= self.s.head_bytes and not is_copy(r)
+                and wants_hints(self.s, r)):
+            r.stream.send_interim(r, 103)
+        r.answer.fields = NULL
+        return self.n_interim <= MAX_INTERIM
 
     cdef int ask_body(self, const char* p, size_t n) noexcept:
         """A piece of the request's body. 0, BLOCKED, or CLIENT_GONE when it cannot be sent."""

@@ -143,7 +143,19 @@ cdef class H2Stream(ClientStream):
     cdef int send_interim(self, Request r, int status) noexcept:
         cdef ClientH2 h = self.h2
         cdef char* at
-        if h is None or h.is_over or status != 100 or self.is_interim_sent:
+        cdef int n
+        if h is None or h.is_over:
+            return 0
+        if status == 103:
+            at = begin_headers(&h.c, room_for_hints(r))
+            if at == NULL:
+                return NO_MEMORY
+            n = write_hint_block(r, at)
+            if n:
+                end_headers(&h.c, &self.s, <size_t>n, False)
+                h.will_write()
+            return 0
+        if status != 100 or self.is_interim_sent:
             return 0
         self.is_interim_sent = True
         at = begin_headers(&h.c, 16)

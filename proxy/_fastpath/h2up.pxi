@@ -66,6 +66,7 @@ cdef class H2Call(UpstreamCall):
         self.is_end_due = self.is_end_held = self.is_refused = False
         self.is_ask_whole = False
         self.n_interim = 0
+        self.interim_bytes = 0
         self.written = 0
         self.owed = self.held_n = 0
         self.rest_at = self.rest_n = 0
@@ -215,12 +216,11 @@ cdef class H2Call(UpstreamCall):
             self.lose(fault)
             return
         self.node.deadline_ms = due(self, self.read_ms)
-        if w.answer_head.status < 200:           # 100, 103 …: read, bounded, not passed on
-            self.n_interim += 1
-            if self.n_interim > MAX_INTERIM:
+        r.answer = w.answer_head
+        if r.answer.status < 200:
+            if not self.take_interim(r):
                 self.lose(UPSTREAM_BAD_HEAD)
             return
-        r.answer = w.answer_head
         if is_end:
             self.kind = BODY_NONE
         else:

@@ -188,13 +188,23 @@ cdef class H3Stream(ClientStream):
 
     cdef int send_interim(self, Request r, int status) noexcept:
         cdef ClientH3 h = self.h3
-        if h is None or h.is_over or status != 100 or self.is_interim_sent:
+        cdef char* block = NULL
+        cdef int n
+        if h is None or h.is_over or status != 103 and (status != 100 or self.is_interim_sent):
             return 0
-        self.is_interim_sent = True
         try:
-            h.engine.send_head(self.id, [(b":status", b"100")], False)
+            if status == 100:
+                self.is_interim_sent = True
+                h.engine.send_head(self.id, [(b":status", b"100")], False)
+                return 0
+            block = <char*>malloc(room_for_hints(r))
+            n = write_hint_block(r, block) if block != NULL else 0
+            if n:
+                h.engine.send_head(self.id, fields_of(<uint8_t*>block, <uint32_t>n), False)
         except Exception as error:
             return h.report(r, error)
+        finally:
+            free(block)
         return 0
 
     cdef int send_body(self, Request r, const char* p, size_t n) noexcept:

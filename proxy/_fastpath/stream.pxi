@@ -157,6 +157,12 @@ cdef class H1Stream(ClientStream):
         if r.head.version < 11:
             return 0
         w.own_out(self)
+        if status == 103:
+            if w.out_n and OUT_BYTES - w.out_n < r.answer.size + MAX_OWN_BYTES:
+                w.write_out(self.conn, NULL, 0)
+                w.out_of = self
+            w.out_n += <size_t>write_hints(r, w.out + w.out_n, OUT_BYTES - w.out_n)
+            return self.flush(r)
         if status == 100:
             memcpy(w.out + w.out_n, b"HTTP/1.1 100 Continue\r\n\r\n", 25)
             w.out_n += 25

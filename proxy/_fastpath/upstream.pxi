@@ -37,6 +37,7 @@ cdef class UpstreamH1(UpstreamCall):
         w.own_ask(self)
         self.state = U_HEAD
         self.n_interim = 0
+        self.interim_bytes = 0
         self.written = 0
         self.is_last = self.s.version == 10
         self.is_ask_whole = False
@@ -153,14 +154,11 @@ cdef class UpstreamH1(UpstreamCall):
             r.answer.base = p
             if r.answer.status >= 200 or r.answer.status == 101:
                 break
-            self.n_interim += 1                  # 100, 103 …: read, bounded, not passed on
-            if self.n_interim > MAX_INTERIM:
-                r.answer.fields = NULL
+            if not self.take_interim(r):
                 self.lose(UPSTREAM_BAD_HEAD)
                 return
             p += size
             n -= <uint32_t>size
-            r.answer.fields = NULL
             if n == 0:
                 return
         if r.answer.status == 101 and not (

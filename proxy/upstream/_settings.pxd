@@ -64,6 +64,7 @@ cdef class ProxySettings:
     cdef public uint64_t limit_rate
     cdef public Template limit_rate_text
     # answer
+    cdef public list hints                # early_hints: Templates, one must say yes; or None
     cdef public uint64_t hidden           # by FieldId
     cdef public frozenset hidden_names    # lower case, names without an id
     cdef public uint64_t obeyed           # by FieldId: X-Accel-…, not in proxy_ignore_headers
@@ -89,6 +90,9 @@ cdef int write_request_block(
 ) noexcept
 # Mark fields of r.answer that the client does not get, and rewrite what points at the peer.
 cdef int shape_answer(ProxySettings s, Request r) noexcept
+
+# Does r want the early hints in r.answer? What is hidden of answers is hidden in them, too.
+cdef bint wants_hints(ProxySettings s, Request r) noexcept
 # Obey X-Accel-Buffering and -Limit-Rate of r.answer; the value of X-Accel-Redirect (n is 0
 # without one) is for the caller.
 cdef Str obey_accel(ProxySettings s, Request r) noexcept

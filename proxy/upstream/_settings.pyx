@@ -362,6 +362,24 @@ cdef int shape_answer(ProxySettings s, Request r) noexcept:
     return 0
 
 
+cdef bint wants_hints(ProxySettings s, Request r) noexcept:
+    cdef Template template
+    cdef Str value
+    cdef Field* f
+    cdef uint16_t i
+    cdef bint is_wanted = False
+    for template in s.hints:
+        if evaluate(template, r, &value) < 0:
+            return False
+        is_wanted |= value.n > 1 or value.n == 1 and value.p[0] != c"0"
+    for i in range(r.answer.n_fields if is_wanted else 0):
+        f = &r.answer.fields[i]
+        if f.id and s.hidden >> f.id & 1 or f.id == 0 and len(s.hidden_names) and (
+                lowered(name_of(&r.answer, f)) in s.hidden_names):
+            f.flags |= F_IS_HIDDEN
+    return is_wanted
+
+
 cdef int rewrite_field(object rules, Request r, Field* f, bint is_refresh) noexcept:
     """Ask the rules (a callable: request, bytes, is_refresh → bytes or None); -1 is a fault."""
     cdef bytes new

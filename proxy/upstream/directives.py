@@ -336,6 +336,9 @@ directive("proxy_temp_file_write_size", EVERY, Size(),
 directive("proxy_temp_path", EVERY, read=read_temp_path, most=4, default="proxy_temp",
           syntax="path [level [level [level]]]",
           doc="Where the temporary files of answers are.")
+directive("early_hints", EVERY, Rest(Text()), default=None,
+          doc="Passes 103 (Early Hints) of upstreams on, where one of the values is neither empty "
+          "nor 0.")
 directive("proxy_limit_rate", EVERY, SizeText(), default="0",
           doc="Bytes per second read from the upstream; 0 is no limit.")
 directive("proxy_ignore_client_abort", EVERY, Flag(), default="off",

@@ -181,6 +181,7 @@ class Upstreams:
         bind = get("proxy_bind")
         s.bind = compile_text(bind.text, block) if bind else None
         put_size(s, "limit_rate", get("proxy_limit_rate"), block)
+        s.hints = [compile_text(value, block) for value in get("early_hints") or ()] or None
         if read_url is read_http_url:            # gRPC has no redirects
             s.redirects = freeze_redirects(block, target)
         s.cookie_rules = freeze_cookies(block)

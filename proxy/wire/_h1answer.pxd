@@ -16,6 +16,9 @@ cdef void frame_answer(Request r, uint8_t version) noexcept
 # Bytes written, or NO_MEMORY when it does not fit.
 cdef int write_answer_head(Request r, char* out, size_t cap) noexcept
 
+# 103 with the fields of r.answer. Bytes written; 0: there are none, or they do not fit.
+cdef int write_hints(Request r, char* out, size_t cap) noexcept
+
 # Last chunk, trailer fields, empty line. Bytes written, or NO_MEMORY.
 cdef int write_trailers(Request r, char* out, size_t cap) noexcept
 

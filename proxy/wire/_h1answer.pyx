@@ -116,6 +116,21 @@ cdef int write_answer_head(Request r, char* out, size_t cap) noexcept:
     return <int>(put_end(at) - out)
 
 
+cdef int write_hints(Request r, char* out, size_t cap) noexcept:
+    cdef Head* h = &r.answer
+    cdef char* at = put_bytes(out, b"HTTP/1.1 103 Early Hints\r\n", 26)
+    cdef char* begin = at
+    cdef Field* f
+    cdef uint16_t i
+    if h.size + MAX_OWN_BYTES > cap:
+        return 0
+    for i in range(h.n_fields):
+        f = &h.fields[i]
+        if not f.flags and not FRAMING >> f.id & 1:
+            at = put_field(at, name_of(h, f), value_of(h, f))
+    return 0 if at == begin else <int>(put_end(at) - out)
+
+
 cdef int write_trailers(Request r, char* out, size_t cap) noexcept:
     cdef char* at = out
     cdef size_t size = 5

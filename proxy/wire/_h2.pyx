@@ -20,6 +20,7 @@ cdef enum:
     FIRST_OUT = 1024          # bytes of `out` to begin with
     PUBLIC_STREAMS = 100      # a server may be asked at once before its SETTINGS came (§6.5.2)
     SPARE_STREAMS = 32        # cancelled ones, which upstreams may still be busy with
+    SMALL_WINDOW = 256        # it is given back with each piece: half of it would hold nothing
     MOST_UPDATES = 16384      # that may be saved up
     MAX_OUT = 8 << 20         # far above what the owner lets wait: a bound for all the same
 
@@ -218,7 +219,8 @@ cdef inline void expect_updates(Http2* c) noexcept nogil:
 
 cdef void give_window(Http2* c, H2State* s, uint32_t n) noexcept nogil:
     s.due += n
-    if s.due * 2 >= s.window and s.due and not s.is_ended and is_open(c, s):
+    if s.due and (s.due * 2 >= s.window or s.window < SMALL_WINDOW) and not s.is_ended and (
+            is_open(c, s)):
         put_number(c, WINDOW_UPDATE, s.id, s.due)
         s.recv_window += s.due
         s.due = 0
@@ -313,6 +315,8 @@ cdef H2Event read_frames(
                 event = begin_data(c, &at, size)
             else:
                 if <size_t>(end - at) < FRAME_HEAD + size:
+                    if at[3] == PUSH_PROMISE:    # wrong, whatever is in it
+                        return broken(c, H2_PROTOCOL_ERROR)
                     used[0] = <uint32_t>(at - p)
                     return H2_MORE
                 event = read_frame(c, at, size, room)

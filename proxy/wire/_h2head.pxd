@@ -65,6 +65,8 @@ cdef uint8_t read_urgency(const char* p, uint32_t n, uint8_t otherwise) noexcept
 # The block of r's answer, and of its trailers; as much room is needed as is said.
 cdef size_t room_for_answer(Request r) noexcept
 cdef int write_answer_block(Request r, char* out) noexcept
+cdef size_t room_for_hints(Request r) noexcept
+cdef int write_hint_block(Request r, char* out) noexcept    # 103, of r.answer; 0: it has nothing
 cdef size_t room_for_trailers(Request r) noexcept
 cdef int write_trailer_block(Request r, char* out) noexcept
 

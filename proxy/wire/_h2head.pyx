@@ -568,6 +568,23 @@ cdef int write_answer_block(Request r, char* out) noexcept:
     return <int>(at - out)
 
 
+cdef size_t room_for_hints(Request r) noexcept:
+    return OWN_BYTES + r.answer.size + r.answer.n_fields * MAX_WRITTEN
+
+
+cdef int write_hint_block(Request r, char* out) noexcept:
+    cdef Head* h = &r.answer
+    cdef char* at = put_status(out, 103)
+    cdef char* begin = at
+    cdef Field* f
+    cdef uint16_t i
+    for i in range(h.n_fields):
+        f = &h.fields[i]
+        if not f.flags and not (NOT_PASSED >> f.id & 1):
+            at = put_one(at, f.id, name_of(h, f), value_of(h, f))
+    return 0 if at == begin else <int>(at - out)
+
+
 cdef size_t room_for_trailers(Request r) noexcept:
     cdef size_t size = 0
     cdef uint16_t i
