@@ -126,7 +126,7 @@ def test_a_tunnel_over_http_2(gateway_of) -> None:
                 is_whole = event.message_finished
         assert got == b"m" * 100_000
         assert in_flight(gateway) == 1
-        assert client.get("/").status == 200                 # the same function, the same connection
+        assert client.get("/").status == 200                 # on the same connection
         client.send(1, ws.send(CloseConnection(1000)), end=True)
         assert client.read(1).is_whole
     wait_for(lambda: in_flight(gateway) == 0)
