@@ -13,7 +13,7 @@ SOURCES := setup.py $(shell find proxy -name '*.pyx' -o -name '*.pxd' -o -name '
 # as root, workers would become "nobody" and could not read a checkout below /root
 AS_ROOT := $(if $(filter 0,$(shell id -u)),-g "user root;")
 
-.PHONY: help run build build-debug test bench bench-functions bench-quick bench-micro bench-faults fuzz lint docs clean
+.PHONY: help run build build-debug test bench bench-functions bench-protocols bench-quick bench-micro bench-faults fuzz lint docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,6 +44,9 @@ bench: .stamp-needs-bench .venv/.has-bench build ## CPU and memory beside nginx,
 
 bench-functions: .stamp-needs-bench .venv/.has-test build ## what functions cost: cold, bursts, faults, calls
 	$(BIN)/python bench/functions.py --write
+
+bench-protocols: .stamp-needs-bench .venv/.has-bench build ## gRPC, WebSockets, MQTT, and what waits
+	$(BIN)/python bench/protocols.py --write
 
 bench-quick: .stamp-needs-bench .venv/.has-bench build ## the same in a minute, less exact
 	$(BIN)/python bench/run.py --quick

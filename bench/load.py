@@ -50,13 +50,13 @@ def h2load(
         capture_output=True, text=True, check=False, timeout=seconds + 60,
     )  # fmt: skip
     found = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", done.stdout)
-    size = re.search(r"traffic: .*?\((\d+)\) total", done.stdout)
+    size = re.search(r"traffic: .*?\((\d+)\) total.*\((\d+)\) data", done.stdout)
     if done.returncode or found is None or size is None:
         raise LoadError(f"h2load {url}: {done.stdout[-300:]}{done.stderr[-300:]}")
     good, failed, errored = map(int, found.groups())
     if failed + errored > good // 1000:
         raise LoadError(f"h2load {url}: {found[0]}")
-    return {"requests": good, "bytes": int(size[1])}
+    return {"requests": good, "bytes": int(size[1]), "data": int(size[2])}
 
 
 def ask(sock: socket.socket, path: str = "/") -> bytes:
