@@ -37,7 +37,7 @@ build-debug: .stamp-needs-run .stamp-debug ## compile, in place, with the checks
 
 test: .stamp-needs-test .venv/.has-test .stamp-debug ## everything that must hold
 	@$(BYTECODE)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 bench: .stamp-needs-bench .venv/.has-bench build ## CPU and memory beside nginx, HAProxy and Envoy
 	$(BIN)/python bench/run.py

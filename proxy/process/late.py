@@ -29,6 +29,10 @@ QUIC = (
     "proxy.quic.endpoint", "proxy.quic.ids", "proxy.quic.mailbox", "proxy.quic.transport",
     "proxy.quic.with_aioquic",
 )  # fmt: skip
+MQTT = (
+    "proxy.functions.bridge", "proxy.functions.messages", "aiomqtt", "paho.mqtt.packettypes",
+    "paho.mqtt.properties", "joserfc", "joserfc.errors", "joserfc.jwk", "joserfc.jwt",
+)  # fmt: skip
 FUNCTIONS = (
     "proxy.functions.declared", "proxy.functions.links", "proxy.functions.model",
     "proxy.functions.orders", "proxy.functions.provider", "proxy.functions.providers.local",
@@ -62,6 +66,8 @@ def names(generation: Generation, is_controller: bool) -> Iterator[str]:
         yield from NAMES
     if not is_controller and any(it.is_quic for it in generation.addresses):
         yield from QUIC
+    if generation.model.find("mqtt"):
+        yield from MQTT
     if has_functions(generation.model):
         yield from FUNCTIONS
     if is_controller:

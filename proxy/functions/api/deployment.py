@@ -66,6 +66,7 @@ class Reader:
         self.root = os.path.realpath(root) if root else ""
         self._plain: Version | None = None
         self._known: dict[Any, Any] = {}
+        self._texts: dict[Any, Mapping[str, str]] = {}
 
     def read(self, document: Mapping[str, Any]) -> Function:
         """A document of the store: {"deployment", "created_at", "versions": {NAME: {"deployment",
@@ -144,7 +145,9 @@ class Reader:
     def _same_texts(self, texts: Mapping[str, str]) -> Mapping[str, str]:
         """The same for a map, which nobody changes; one of few others shares its words at least."""
         words = {sys.intern(key): sys.intern(text) for key, text in texts.items()}
-        return self._known.setdefault(tuple(words.items()), words)  # type: ignore[no-any-return]
+        if len(self._texts) > MOST_KNOWN:
+            self._texts.clear()
+        return self._texts.setdefault(tuple(words.items()), words)
 
     def _default(self) -> Version:
         """A version about which nothing is said."""
