@@ -420,6 +420,8 @@ cdef int read_mqtt_connect(const char* p, size_t n, MqttConnect* out) noexcept n
         return -R_MALFORMED                      # MQTT-3.1.2-22 of 3.1.1; 5 lets it be
     if out.version == 5:
         take_properties(&r, IN_CONNECT, &out.properties)
+        if r.error:
+            return r.error
     out.client_id = take_text(&r)
     if out.has_will and not r.error:
         if out.version == 5:
@@ -468,9 +470,8 @@ cdef int read_mqtt_publish(const char* p, size_t n, const MqttHead* h, uint8_t v
                 length = take_length(&r)
                 if r.error and r.p == r.end and r.p - (begin + want) < 4:
                     return 0                     # it may go on
-                if r.error:
-                    return r.error
-                want = <size_t>(r.p - begin) + length
+                if not r.error:                  # else what comes before it is judged first
+                    want = <size_t>(r.p - begin) + length
             if want <= h.body_n and want > most:
                 return 0
     r.p = begin
