@@ -47,6 +47,7 @@ from proxy.mqtt.credentials import BAD, BROKEN, GOOD, common_name
 from proxy.mqtt.publishing import Message
 from proxy.mqtt.upgrade import HEAD_BYTES as UPGRADE_BYTES
 from proxy.mqtt.upgrade import answer as answer_upgrade
+from proxy.mqtt.upgrade import forwarded_for
 
 cdef extern from "<sys/socket.h>" nogil:
     enum:

@@ -161,6 +161,9 @@ cdef void upgrade(MqttSession s) noexcept:
                 finish(s, 400)
             return
         is_good, told = answer_upgrade(head)
+        if s.who.address.binary_n == 0:          # our own http { } has the client's address
+            sender = forwarded_for(head)
+            s.who.put_address(of_bytes(sender))
     except Exception:
         finish(s, 500)
         return

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from proxy.conf.directive import (
     BRIDGE,
     IN_MQTT,
+    LOCATION,
     MQTT,
     MQTT_SERVER,
     ON_PUBLISH,
@@ -171,6 +172,17 @@ def read_bridge(args: list[Token], block: Block) -> tuple[str, int]:
     return endpoint.host, endpoint.port
 
 
+def read_websocket(args: list[Token], block: Block) -> str:
+    """`mqtt_websocket ADDRESS:PORT | unix:PATH`, as `listen … websocket` has it."""
+    try:
+        endpoint = read_address(args[0], 0)
+    except AddressError as error:
+        raise ConfError(args[0], f'{error} in "{args[0]}"') from None
+    if not endpoint.path and not endpoint.port:
+        raise ConfError(args[0], f'no port in "{args[0]}"')
+    return str(args[0])
+
+
 def read_jwt_keys(args: list[Token], block: Block) -> str:
     """The file's absolute path. Raises ConfError."""
     from importlib.util import find_spec
@@ -217,6 +229,10 @@ directive("proxy_protocol_timeout", IN_MQTT, Duration(), default="30s",
           doc="How long the PROXY header of a client may take.")
 directive("ssl_handshake_timeout", IN_MQTT, Duration(), default="60s",
           doc="How long a client's TLS handshake may take.")
+directive("mqtt_websocket", LOCATION, read=read_websocket, most=1, inherit=False,
+          syntax="address:port | unix:path",
+          doc="WebSockets of MQTT that come to this location go to the server in mqtt that listens"
+          " there with websocket.")
 directive("mqtt_in_flight", IN_MQTT, Int(1, 1024), default="16",
           doc="How many messages of one client are with functions at once; it is not read"
           " meanwhile.")

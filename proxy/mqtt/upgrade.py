@@ -45,6 +45,15 @@ def answer(head: bytes) -> tuple[bool, bytes]:
     )
 
 
+def forwarded_for(head: bytes) -> bytes:
+    """Who connected, as our own http { } says; b"" if nobody does."""
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"x-forwarded-for":
+            return value.rpartition(b",")[2].strip()
+    return b""
+
+
 def tokens(fields: dict[bytes, bytes], name: bytes) -> list[bytes]:
     return [it.strip().lower() for it in fields.get(name, b"").split(b",")]
 

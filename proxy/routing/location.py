@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from proxy.conf.inherit import Block
 
 # Directives whose prefix locations redirect "/name" to "/name/" (nginx, "location").
-PASSING = ("proxy_pass", "grpc_pass", "function_pass")
+PASSING = ("proxy_pass", "grpc_pass", "mqtt_websocket", "function_pass")
 
 
 def is_passing(block: Block) -> bool:

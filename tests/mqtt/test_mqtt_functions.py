@@ -312,6 +312,7 @@ def test_metrics_tell(thermo) -> None:
     ("mqtt { server { listen 1; mqtt_pass 127.0.0.1:1; mqtt_allow all a/%x; } }", "no pattern"),
     ("mqtt { server { listen 1; mqtt_pass 127.0.0.1; } }", "no port in upstream"),
     ("mqtt { server { mqtt_pass 127.0.0.1:1; } }", "no \"listen\""),
+    ("http { server { location / { mqtt_websocket 127.0.0.1:9; } } }", "no server in mqtt says"),
     ("mqtt { server { listen 1 udp; mqtt_pass 127.0.0.1:1; } }", "in mqtt is known to nginx"),
     ("mqtt { server { listen 1; mqtt_pass 127.0.0.1:1; mqtt_certificate_user on; } }",
      "wants \"ssl_verify_client\""),
@@ -320,7 +321,8 @@ def test_a_conf_that_makes_no_sense_is_refused(tmp_path: Path, text, said) -> No
     from gateway import run
 
     conf = tmp_path / "x.conf"
-    conf.write_text(f"events {{ }}\nhttp {{ }}\n{text}\n")
+    http = "" if text.startswith("http") else "http { }"
+    conf.write_text(f"events {{ }}\n{http}\n{text}\n")
     done = run("-t", "-p", str(tmp_path), "-c", str(conf), cwd=tmp_path)
     assert done.returncode == 1
     assert said in done.stderr

@@ -588,3 +588,34 @@ def test_behind_a_proxy_header(relay) -> None:
     with Client(gateway.ports[1]) as client:
         client.send(b"PROXY nonsense\r\n" + connect("c"))
         assert client.is_closed()
+
+
+def test_a_location_of_http_passes_websockets_of_mqtt(headrace, mosquitto) -> None:
+    import paho.mqtt.client as paho
+
+    broker = mosquitto()
+    gateway = headrace(
+        """
+        server { listen 127.0.0.1:%%PORT%%; access_log off;
+                 location /mqtt { mqtt_websocket unix:%%DIR%%/mqtt.sock; deny 127.0.0.2; } }
+        """,
+        main=f"""
+        mqtt {{
+            log_format who "$remote_addr $mqtt_client_id";
+            server {{ listen unix:%%DIR%%/mqtt.sock websocket; access_log logs/mqtt.log who;
+                      mqtt_pass 127.0.0.1:{broker.port}; }}
+        }}
+        """,
+    )
+    got = []
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, "ws", transport="websockets")
+    client.on_message = lambda _client, _data, message: got.append(message.payload)
+    client.on_connect = lambda client, *_: client.subscribe("t", 1)
+    client.on_subscribe = lambda client, *_: client.publish("t", b"x" * 100_000, 1)
+    client.connect("127.0.0.1", gateway.port)
+    client.loop_start()
+    wait_for(lambda: got, 10)
+    client.disconnect()
+    client.loop_stop()
+    assert got == [b"x" * 100_000]
+    wait_for(lambda: gateway.log("mqtt.log") == ["127.0.0.1 ws"])

@@ -1,9 +1,9 @@
 """Fuzz target of MQTT packets: `PYTHONPATH=.:tests python FILE SECONDS [SEED]`, this FILE.
 
-An input is what a client sends, behind a byte that says which version. Three promises: a packet that
-is not whole is never judged otherwise than the whole one, what follows it means nothing to it, and
-what is let through in MQTT 5 says the same to moat-lib-mqtt. An input that breaks one is printed
-and saved.
+An input is what a client sends, behind a byte that says which version. Three promises: a packet
+that is not whole is never judged otherwise than the whole one, what follows it means nothing to it,
+and what is let through in MQTT 5 says the same to moat-lib-mqtt. An input that breaks one is
+printed and saved.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from proxy.wire.mqtt_door import Follower, read_packet
 CORPUS = Path(__file__).parent / "corpus_mqtt"
 CUT_BYTES = 200  # of the beginning, cut at each
 TOKENS = [
-    b"\x10", b"\x30", b"\x32", b"\x3d", b"\x82", b"\xa2", b"\x62", b"\xe0", b"\xf0", b"\x00\x04MQTT",
-    b"\x05", b"\x04", b"\x02\x00\x3c", b"\x26\x00\x01a\x00\x01b", b"\x23\x00\x01", b"\x0b\x01",
+    b"\x10", b"\x30", b"\x32", b"\x3d", b"\x82", b"\xa2", b"\x62", b"\xe0", b"\xf0",
+    b"\x00\x04MQTT", b"\x05", b"\x04", b"\x02\x00\x3c", b"\x26\x00\x01a\x00\x01b", b"\x23\x00\x01", b"\x0b\x01",
     b"\x08\x00\x01r", b"\x09\x00\x01c", b"\x11\x00\x00\x00\x01", b"\x21\x00\x01", b"\x80\x01",
     b"\xff\xff\xff\x7f", b"\x00\x01+", b"\x00\x01#", b"$share/g/", b"\xed\xa0\x80", b"\xc3\xa4",
 ]  # fmt: skip
