@@ -20,6 +20,16 @@ HELP = {
     "headrace_websocket_messages_total": "Messages that passed, by who sent them.",
     "headrace_websocket_bytes_total": "Bytes of messages, as they are sent, by who sent them.",
     "headrace_websocket_closes_total": "Ends by the code of the first Close; 1006: without one.",
+    "headrace_mqtt_connects_total": "Clients of MQTT that were let in.",
+    "headrace_mqtt_refused_total": "Clients of MQTT whose CONNECT was refused.",
+    "headrace_mqtt_published_total": "PUBLISHes of clients.",
+    "headrace_mqtt_forbidden_total": "PUBLISHes and SUBSCRIBEs that mqtt_allow does not allow.",
+    "headrace_mqtt_throttled_total": "How often a client had to wait for its rate.",
+    "headrace_mqtt_failovers_total": "Brokers that failed a client, or refused it as busy.",
+    "headrace_mqtt_calls_total": "Messages that went to functions without a broker.",
+    "headrace_mqtt_answers_total": "Answers of functions that were published to their clients.",
+    "headrace_mqtt_failed_total": "Messages that a function did not take, and nobody keeps.",
+    "headrace_mqtt_dead_letters_total": "Messages that a function did not take, and that are kept.",
     "headrace_function_refused_total": "Requests that a limit of their function refused.",
 }
 ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
