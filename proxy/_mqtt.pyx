@@ -81,6 +81,9 @@ cdef enum:
     FILTERS_MOST = 32             # subscriptions of a client without a broker
     WORDS = 640                   # of a line for the error log
     KEPT_REQUESTS = 256
+    CALLS_MOST = 4096             # messages that functions of a worker have, or wait for: clients …
+    CALL_BYTES_MOST = 64 << 20    # … may go while theirs are tried, so a session cannot count them
+    BUSY_MS = 100                 # beyond, a client is not read for so long
     SEND_MS = 60000               # a broker that takes nothing for so long is given up
     LEAVE_MS = 10000              # what was written may still go out for so long
     TOKEN = 1000000               # one PUBLISH in a bucket, and 1000 one of its bytes
@@ -136,6 +139,7 @@ cdef class MqttSessions:
     cdef public object deliverer
     cdef dict serving             # client id → session, of clients without a broker
     cdef set tasks
+    cdef size_t task_bytes        # of payloads
 
     def __init__(self, worker, Wheel wheel not None, counters):
         self.worker = worker
@@ -144,6 +148,7 @@ cdef class MqttSessions:
         self.counters = counters
         self.serving = {}
         self.tasks = set()
+        self.task_bytes = 0
 
     def accept(self, MqttListener listener not None, int fd):
         """Accept on `fd`, which is ours from now on. Raises OSError."""

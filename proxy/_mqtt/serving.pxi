@@ -99,10 +99,31 @@ cdef publish_will(MqttSession s):
     if found is None:
         return
     handling, captures = found
+    if is_busy(s.house):
+        raise OverflowError("too many messages are with functions")
     message = Message(topic.decode(), payload, 1, *names_of(s), captures=captures)
-    task = s.house.wheel.loop.create_task(s.house.deliverer.deliver(message, handling))
-    s.house.tasks.add(task)
-    task.add_done_callback(s.house.tasks.discard)
+    call(s.house, message, handling)
+
+
+cdef bint is_busy(MqttSessions house) noexcept:
+    return len(house.tasks) >= CALLS_MOST or house.task_bytes >= CALL_BYTES_MOST
+
+
+cdef object call(MqttSessions house, message, handling):
+    """A task that delivers the message, counted as long as it runs."""
+    cdef size_t n = <size_t>len(message.payload)
+    task = house.wheel.loop.create_task(house.deliverer.deliver(message, handling))
+
+    def on_done(task, MqttSessions house=house, size_t n=n):
+        house.tasks.discard(task)
+        house.task_bytes -= n
+        if not task.cancelled() and task.exception() is not None:
+            report(R_ERROR, None, of_bytes(f"a message is lost: {task.exception()}".encode()))
+
+    house.tasks.add(task)
+    house.task_bytes += n
+    task.add_done_callback(on_done)
+    return task
 
 
 cdef tuple names_of(MqttSession s):
@@ -156,6 +177,10 @@ cdef int serve_publish(MqttSession s, const char* p, size_t n, const MqttHead* h
     cdef int at
     if s.n_calls >= s.server.in_flight or len(s.calls) >= s.server.in_flight:
         return P_LATER
+    if is_busy(s.house):
+        s.is_throttled = True
+        wait(s, BUSY_MS)
+        return P_LATER
     at = read_mqtt_publish(p + h.n, n - h.n, h, s.version, &m)
     if at <= 0:
         return at or -R_MALFORMED
@@ -203,11 +228,9 @@ cdef int serve_publish(MqttSession s, const char* p, size_t n, const MqttHead* h
             message.properties.append((to_bytes(name).decode(), to_bytes(value).decode()))
     s.n_calls += 1
     tally(s, N_CALLED)
-    task = s.house.wheel.loop.create_task(s.house.deliverer.deliver(message, handling))
-    s.house.tasks.add(task)
+    task = call(s.house, message, handling)
 
     def on_done(task, session=s, slot=slot, topic=answer_topic, data=message.correlation):
-        (<MqttSession>session).house.tasks.discard(task)
         session.on_delivered(slot, topic, data, task)
 
     task.add_done_callback(on_done)

@@ -285,6 +285,37 @@ def test_a_second_session_of_the_same_client_takes_over(thermo) -> None:
             assert new.read() == (PINGRESP, b"")
 
 
+def test_sessions_live_on_over_a_reload(thermo) -> None:
+    """… and their messages find functions through the workers that came."""
+    gateway = thermo()
+    with Client(gateway.port) as client:
+        client.connect("stays")
+        client.send(publish("deep/x", b"silent", 1, 1))
+        assert client.read() == (PUBACK, b"\0\x01")
+        old = gateway.workers()
+        gateway.signal(1)
+        wait_for(lambda: set(gateway.workers()) - set(old))
+        client.send(publish("deep/x", b"sleep0.3", 1, 2), publish("deep/x", b"silent", 1, 3))
+        assert client.read() == (PUBACK, b"\0\x02")
+        assert client.read() == (PUBACK, b"\0\x03")
+        client.send(packet(DISCONNECT))
+        assert client.is_closed()
+    wait_for(lambda: not set(gateway.workers()) & set(old))
+
+
+def test_a_flood_of_sessions_is_borne(thermo) -> None:
+    """Clients that publish, and go before their functions are done, with a will each."""
+    gateway = thermo()
+    for n in range(150):
+        with Client(gateway.port) as client:
+            client.connect(f"c{n}", will=("deep/w", b"silent"))
+            client.send(*[publish("deep/x", b"silent", 1, k) for k in range(1, 9)])
+    with Client(gateway.port) as client:
+        client.connect("good")
+        client.send(publish("deep/x", b"silent", 1, 1))
+        assert client.read() == (PUBACK, b"\0\x01")
+
+
 def test_metrics_tell(thermo) -> None:
     gateway = thermo()
     with Client(gateway.port) as client:
