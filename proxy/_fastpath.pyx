@@ -13,7 +13,7 @@ from libc.errno cimport (
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memchr, memcpy, memmove, memset, strerror
+from libc.string cimport memchr, memcmp, memcpy, memmove, memset, strerror
 from posix.unistd cimport close as c_close, read as c_read
 
 from proxy.base._arena cimport copy, take
@@ -43,6 +43,9 @@ from proxy.engine._wheel cimport Timed, Wheel, set_deadline
 from proxy.filters._access cimport (
     DECLINED, LET_IN, AccessSettings, ask_password, forget_challenge, judge_address, judge_answer,
     judge_password,
+)
+from proxy.filters._grpc_web cimport (
+    WEB_BROKEN, begin_web, dress_web, is_web, take_text, text_is_whole,
 )
 from proxy.filters._headers cimport add_fields, add_trailers, expect_trailers
 from proxy.filters._realip cimport put_real_address
@@ -191,6 +194,7 @@ include "_fastpath/stages.pxi"
 include "_fastpath/subrequest.pxi"
 include "_fastpath/copies.pxi"
 include "_fastpath/answers.pxi"
+include "_fastpath/grpc.pxi"
 include "_fastpath/waking.pxi"
 include "_fastpath/room.pxi"
 include "_fastpath/worker.pxi"

@@ -253,6 +253,8 @@ cdef int choose(Worker w, Request r) noexcept:
             return rc
     if here.handler_kind == HANDLE_PROXY:
         s = <ProxySettings>here.proxy
+        if s.is_web and r.filters is None and r.parent is None:
+            begin_web(r)
         if r.is_body_done and r.head.flags & H_EXPECT_CONTINUE and r.body_kind == BODY_NONE:
             r.stream.send_interim(r, 100)        # an empty body is awaited too (nginx)
         if not r.is_body_done and s.passes_body and r.body_kind != BODY_NONE:

@@ -273,6 +273,8 @@ cdef int dress(Request r) noexcept:
     cdef int rc = 0
     if r.location is None or is_copy(r):
         return 0
+    if is_web(r):
+        dress_web(r)
     if r.location.headers is not None and r.parent is None:
         rc = add_fields(r)
     if r.location.handler_kind == HANDLE_PROXY and r.location.handler is not None and rc == 0:

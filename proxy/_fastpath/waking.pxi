@@ -38,7 +38,7 @@ cdef void begin_call(UpstreamCall u, Request r) noexcept:
     cdef Version v
     cdef Asked* a
     u.read_ms = u.s.read_ms
-    u.until_ms = 0
+    u.until_ms = grpc_deadline(r) if u.s.is_grpc else 0
     if r.asked == NULL:
         return
     v = <Version>r.version
@@ -46,7 +46,8 @@ cdef void begin_call(UpstreamCall u, Request r) noexcept:
     u.taken = TAKEN_SLOT
     a.replica = of_bytes((<Replica>u.peer.replica).name)
     if v.timeout_ms:
-        u.until_ms = a.asked_ms + v.timeout_ms
+        if u.until_ms == 0 or a.asked_ms + v.timeout_ms < u.until_ms:
+            u.until_ms = a.asked_ms + v.timeout_ms
     if u.read_ms == 0:                           # derived
         u.read_ms = v.timeout_ms or LONG_MS
 
@@ -88,7 +89,7 @@ cdef int on_function_head(Request r, UpstreamCall u) noexcept:
     cdef Version v = <Version>r.version
     cdef bint is_stream = r.status == 101 or is_stream_type(r)
     if is_stream or r.length < 0 and r.method != M_HEAD:
-        u.until_ms = 0
+        u.until_ms = grpc_deadline(r) if u.s.is_grpc else 0
     if is_stream and not v.count_streams:
         begin_stream(<Replica>u.peer.replica, &u.taken)
     if u.s.tells_timing:

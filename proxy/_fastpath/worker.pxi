@@ -377,8 +377,9 @@ cdef class Worker(Conductor):
             r.call = None
             u.leave()
         if r.is_head_sent:
-            r.stream.flush(r)
-            r.stream.abort(r)
+            if not end_grpc(self, r, fault):
+                r.stream.flush(r)
+                r.stream.abort(r)
             return
         r.reason.n = 0
         r.n_out = 0
@@ -408,6 +409,8 @@ cdef class Worker(Conductor):
             if (<ProxySettings>r.location.proxy).tells_timing:
                 add_timing(r)
             self.answer(r)
+            return
+        if answer_grpc(self, r, status):
             return
         r.told_status = 0 if status < 494 or status > 499 else <uint16_t>status
         r.text = error_page(status, r.location is None or r.location.server_tokens)
@@ -538,6 +541,11 @@ cdef class Worker(Conductor):
         cdef bint is_copied = False
         if r.body_kind == BODY_NONE:             # dropped: an error_page answers
             return
+        if is_web(r):
+            n = take_text(r, &p, n)
+            if n == WEB_BROKEN:
+                self.fail(r, BAD_REQUEST)
+                return
         r.body_n += n
         if here is not None and here.max_body and r.body_n > here.max_body and not r.is_done:
             r.keep_alive = False
@@ -563,6 +571,9 @@ cdef class Worker(Conductor):
 
     cdef void on_body_end(self, Request r) noexcept:
         if r.body_kind == BODY_NONE:
+            return
+        if is_web(r) and not text_is_whole(r):
+            self.fail(r, BAD_REQUEST)
             return
         if r.call is not None and not holds_body(r):
             if (<UpstreamCall>r.call).state != U_DIALING:  # asked again: `send` ends it

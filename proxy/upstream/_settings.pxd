@@ -35,6 +35,7 @@ cdef class ProxySettings:
     cdef public uint32_t prefix_n         # bytes of the prefix that it replaces
     cdef public uint8_t version           # 10, 11 or 20
     cdef public bint is_grpc              # grpc_pass: te: trailers is passed, and trailers are
+    cdef public bint is_web               # grpc_web: calls of browsers are translated
     cdef public bint sets_host            # by the conf: sent as host, not as :authority (nginx)
     cdef public bint is_buffered          # proxy_buffering
     cdef public bint is_request_buffered

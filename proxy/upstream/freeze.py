@@ -186,6 +186,7 @@ class Upstreams:
             s.redirects = freeze_redirects(block, target)
         s.cookie_rules = freeze_cookies(block)
         s.websocket = freeze_websocket(block)
+        s.is_web = get("grpc_web")
         self.freeze_fields(block, s)
         return s
 

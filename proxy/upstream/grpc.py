@@ -145,6 +145,9 @@ def read_grpc_pass(args: list[Token], _block: Block) -> Target | VariableTarget:
 directive("grpc_pass", LOCATION | LOCATION_IF | LIMIT_EXCEPT, read=read_grpc_pass, most=1,
           inherit=False, syntax="address",
           doc="Sends the call to a gRPC server or an upstream: host:port, grpc://… or grpcs://….")
+directive("grpc_web", EVERY, Flag(), default="off",
+          doc="Translates gRPC-Web, binary and text, into gRPC: browsers can call what is behind. "
+              "CORS is for add_header.")
 directive("grpc_connect_timeout", EVERY, Duration(), default="60s",
           doc="How long connecting to the gRPC server may take.")
 directive("grpc_send_timeout", EVERY, Duration(), default="60s",
