@@ -260,7 +260,7 @@ cdef class H2Call(UpstreamCall):
             self.drop()
             return
         r.attempts[r.n_attempts - 1].bytes_received += self.h2.c.block_bytes + FRAME_HEAD_BYTES
-        if (self.s.is_grpc or self.s.passes_trailers) and not pass_trailers(
+        if (self.s.is_grpc or self.s.passes_trailers or r.asked != NULL) and not pass_trailers(
                 r, &self.w.answer_head):
             self.lose(NO_MEMORY)
         elif self.is_paused or self.held_n:

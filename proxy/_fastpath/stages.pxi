@@ -471,7 +471,7 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     r.attempts[r.n_attempts - 1].is_redirect = is_new and r.n_attempts > 1
     count_asked(w, u, p)
     is_tls = s.is_tls if r.found is None else r.found.is_tls
-    if s.version == 20:
+    if s.version == 20 or r.asked != NULL and (<Version>r.version).is_h2:
         return call_h2(w, r, u, p, s, is_tls)
     conn = <UpstreamH1>take_idle(w, u, p, s, is_tls, False)
     if conn is not None:

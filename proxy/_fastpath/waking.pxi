@@ -38,7 +38,7 @@ cdef void begin_call(UpstreamCall u, Request r) noexcept:
     cdef Version v
     cdef Asked* a
     u.read_ms = u.s.read_ms
-    u.until_ms = grpc_deadline(r) if u.s.is_grpc else 0
+    u.until_ms = grpc_deadline(r) if u.s.is_grpc or u.is_shared and r.asked != NULL else 0
     if r.asked == NULL:
         return
     v = <Version>r.version
@@ -89,7 +89,7 @@ cdef int on_function_head(Request r, UpstreamCall u) noexcept:
     cdef Version v = <Version>r.version
     cdef bint is_stream = r.status == 101 or is_stream_type(r)
     if is_stream or r.length < 0 and r.method != M_HEAD:
-        u.until_ms = grpc_deadline(r) if u.s.is_grpc else 0
+        u.until_ms = grpc_deadline(r) if u.is_shared else 0
     if is_stream and not v.count_streams:
         begin_stream(<Replica>u.peer.replica, &u.taken)
     if u.s.tells_timing:

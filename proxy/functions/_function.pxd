@@ -44,6 +44,7 @@ cdef class Version:
     cdef readonly uint32_t queue_ms
     cdef readonly uint32_t timeout_ms  # 0: none
     cdef readonly bint count_streams
+    cdef readonly bint is_h2           # its replicas speak HTTP/2
     cdef readonly Upstream upstream    # its ready replicas as peers
     cdef readonly dict replicas        # id → Replica, those that are ready
     cdef readonly bint is_gone         # no longer in the table

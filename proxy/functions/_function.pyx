@@ -126,6 +126,7 @@ cdef class Version:
         self.queue_size, self.queue_bytes, self.queue_ms = queue
         self.timeout_ms = row.get("timeout_ms", 0)
         self.count_streams = row.get("count_streams", True)
+        self.is_h2 = row.get("http_version") == "2"
         self.obey_balance(row.get("balance") or BALANCE)
         self.has_slots = self.concurrency > 0 and self.entry > 0
         for it in self.replicas.values():
@@ -194,7 +195,8 @@ cdef class Functions:
 
     FUNCTION ROW: {"function": key, "name", "namespace", "labels", "annotations", "created_at",
     "sticky", "async", "versions": [{"name", "weight", "tag", "mirror", "concurrency",
-    "queue": [size, bytes, wait_ms], "timeout_ms", "count_streams", "replicas": [[id, address]]}]}
+    "queue": [size, bytes, wait_ms], "timeout_ms", "count_streams", "http_version",
+    "replicas": [[id, address]]}]}
     """
 
     def __init__(self, peer_of, Counts counts=None):

@@ -137,6 +137,7 @@ def read_version(
         start_timeout_ms=block.get("start_timeout"),
         drain_timeout_ms=block.get("drain_timeout"),
         count_streams=block.get("count_streams"),
+        http_version=block.get("http_version"),
         balance=block.get("balance"),
     )
 

@@ -155,6 +155,8 @@ directive("queue", BOTH, read=read_queue, least=1, most=3, default=Queue(),
           doc="How many requests may wait for a replica, what is held of them, and how long.")
 directive("timeout", BOTH, Duration(), default="60s",
           doc="How long a request may take until its answer ends; streams are not cut by it.")
+directive("http_version", BOTH, Enum("1.1", "2"), default="1.1",
+          doc="What its replicas speak on $PORT; 2 is for gRPC servers, without TLS.")
 directive("count_streams", BOTH, Flag(), default="on",
           doc="Whether WebSockets and streams count as load when the function is scaled.")
 

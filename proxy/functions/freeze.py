@@ -82,6 +82,7 @@ def freeze_pass(
         s.is_request_buffered = False
     if not block.has("proxy_read_timeout"):
         s.read_ms = 0  # derived from the version's timeout
+    s.version = 11  # what a replica speaks its version says
     s.passes_upgrade = True
     s.tells_timing = block.get("server_timing")
     s.set_fields(fields(block))

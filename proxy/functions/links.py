@@ -170,5 +170,6 @@ def row_of_version(version: Version) -> dict[str, Any]:
         "queue": [queue.size, queue.bytes, queue.wait_ms],
         "timeout_ms": version.timeout_ms,
         "count_streams": version.count_streams,
+        "http_version": version.http_version,
         "balance": list(version.balance),
     }

@@ -91,6 +91,7 @@ class Version:
     start_timeout_ms: int = 60_000
     drain_timeout_ms: int = 30_000
     count_streams: bool = True
+    http_version: str = "1.1"
     balance: Balance = Balance()
 
     @property

@@ -317,7 +317,7 @@ cdef int write_request_block(
     if length[0] >= 0 and says_length(s, r, length[0]):
         value = text(digits, put_decimal(digits, <uint64_t>length[0]) - digits)
         at = put_literal(at, static_of_id[<int>F_CONTENT_LENGTH], value, value, False)
-    if s.is_grpc and r.head.flags & H_TE_TRAILERS and not has_te:
+    if (s.is_grpc or r.asked != NULL) and r.head.flags & H_TE_TRAILERS and not has_te:
         at = put_literal(at, 0, text(b"te", 2), text(b"trailers", 8), False)
     if s.passes_fields:
         for i in range(r.head.n_fields):
