@@ -245,6 +245,7 @@ cdef void begin_h2(Http2* c) noexcept nogil:
     c.n_updates = UPDATES_FOR_FRAME * REMEMBERED
     begin_table(&c.table)
     if c.is_client:
+        c.table.is_padding_long = True
         if not make_room(c, PREFACE_BYTES):
             c.state = IS_BROKEN
             return
@@ -833,24 +834,35 @@ cdef Py_ssize_t put_data(
 ) noexcept nogil:
     cdef size_t done = 0
     cdef int64_t size
-    cdef char* at
+    cdef int64_t have
     if frame > c.peer_frame:
         frame = c.peer_frame
     while done < n:
+        have = 0
+        if c.is_client and c.tail_id == s.id and c.out[c.tail_at + 3] == DATA:
+            # small pieces (a message's head, the message) become one frame while it waits here
+            have = <int64_t>(c.out_n - c.tail_at) - FRAME_HEAD
+            if have >= frame:
+                have = 0
         size = s.send_window if s.send_window < c.send_window else c.send_window
         if size <= 0:
             break
-        if size > frame:
-            size = frame
+        if size > frame - have:
+            size = frame - have
         if size > <int64_t>(n - done):
             size = <int64_t>(n - done)
-        at = put_frame(c, <uint32_t>size, DATA, 0, s.id)
-        if at == NULL:
+        if have:
+            if not make_room(c, <size_t>size):
+                return -1
+            c.out_n += <size_t>size
+            put_head(c.out + c.tail_at, <uint32_t>(have + size), DATA, 0, s.id)
+        elif put_frame(c, <uint32_t>size, DATA, 0, s.id) == NULL:
             return -1
-        memcpy(at, p + done, <size_t>size)
-        c.tail_id = s.id
-        c.tail_at = c.out_n - FRAME_HEAD - <size_t>size
-        expect_updates(c)
+        else:
+            c.tail_id = s.id
+            c.tail_at = c.out_n - FRAME_HEAD - <size_t>size
+            expect_updates(c)
+        memcpy(c.out + c.out_n - size, p + done, <size_t>size)
         s.send_window -= size
         c.send_window -= size
         done += <size_t>size

@@ -74,6 +74,7 @@ cdef struct HpackTable:
     uint32_t n
     uint32_t size             # as RFC 7541 §4.1 counts
     uint32_t max_size         # what the peer's encoder set, at most TABLE_BYTES
+    bint is_padding_long      # a whole byte of padding is passed over, as nginx does in answers
     bint is_block_begun       # a field was read: a size update is wrong from here on
 
 

@@ -73,9 +73,9 @@ static_of_id = fixed_of_id
 # ---------------------------------------------------------------- strings
 
 cdef Py_ssize_t read_huffman(
-    const uint8_t* p, uint32_t n, char* out, const char* out_end
+    const uint8_t* p, uint32_t n, char* out, const char* out_end, uint32_t padding
 ) noexcept nogil:
-    """Bytes written; HPACK_WRONG for EOS and for padding that is none, HPACK_NO_ROOM."""
+    """Bytes written; HPACK_WRONG for EOS and for more bits of padding than that, HPACK_NO_ROOM."""
     cdef const uint8_t* end = p + n
     cdef char* at = out
     cdef uint64_t held = 0    # bits not used yet, the next one is the highest
@@ -113,7 +113,7 @@ cdef Py_ssize_t read_huffman(
         held <<= size
         have -= size
     while have:
-        # a last short code, or the padding: fewer than eight bits, all of them 1
+        # a last short code, or the padding: so many bits at most, all of them 1
         short = shorts[held >> 56]
         if short.n == 0 or short.n > have:
             break
@@ -123,7 +123,7 @@ cdef Py_ssize_t read_huffman(
         at += 1
         held <<= short.n
         have -= short.n
-    if have >= 8 or have and held >> (64 - have) != (1 << have) - 1:
+    if have > padding or have and held >> (64 - have) != (1 << have) - 1:
         return HPACK_WRONG
     return at - out
 
@@ -156,7 +156,7 @@ cdef inline int read_integer(
 
 
 cdef Py_ssize_t read_string(
-    const uint8_t** p, const uint8_t* end, char* out, char* out_end
+    const uint8_t** p, const uint8_t* end, char* out, char* out_end, uint32_t padding
 ) noexcept nogil:
     """Bytes written to `out`, or what is wrong."""
     cdef bint is_coded
@@ -168,7 +168,7 @@ cdef Py_ssize_t read_string(
     if read_integer(p, end, 0x7f, &n) < 0 or n > <size_t>(end - p[0]):
         return HPACK_WRONG
     if is_coded:
-        got = read_huffman(p[0], n, out, out_end)
+        got = read_huffman(p[0], n, out, out_end, padding)
     elif n > <size_t>(out_end - out):
         return HPACK_NO_ROOM
     else:
@@ -356,6 +356,7 @@ cdef int read_field(
     cdef uint32_t index = 0
     cdef uint32_t n
     cdef Py_ssize_t got
+    cdef uint32_t padding = 15 if t.is_padding_long else 7
     while p[0] < end and p[0][0] & 0xe0 == 0x20:
         if t.is_block_begun or read_integer(p, end, 0x1f, &index) < 0 or index > TABLE_BYTES:
             return HPACK_WRONG
@@ -387,14 +388,14 @@ cdef int read_field(
         f.name = out
         f.notes &= ARE_NAME_NOTES
     else:
-        got = read_string(p, end, out, out_end)
+        got = read_string(p, end, out, out_end, padding)
         if got < 0:
             return <int>got
         f.name = out
         f.name_n = <uint32_t>got
         look_at_name(f)
     f.value = out + f.name_n
-    got = read_string(p, end, f.value, out_end)
+    got = read_string(p, end, f.value, out_end, padding)
     if got < 0:
         return <int>got
     f.value_n = <uint32_t>got
