@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
 import threading
 
@@ -22,8 +24,6 @@ from mqtthouse import (
     string,
     subscribe,
 )
-
-REFUSED = {3: b"\x20\x02\0\x03"}
 
 
 @pytest.mark.parametrize("version", [4, 5])
@@ -221,3 +221,87 @@ def test_sessions_live_on_over_a_reload(mqtt, mosquitto) -> None:
             other.send(publish("t", b"news"))
             assert client.read() == (PUBLISH, string("t") + b"news")
     wait_for(lambda: not set(gateway.workers()) & set(old))
+
+
+def test_ours_never_cuts_the_broker_s_packet(mqtt, brokers) -> None:
+    """What we answer ourselves waits until the broker's packet is over, wherever that is."""
+    big = publish("news", b"n" * 5000, version=5)
+    half, go = threading.Event(), threading.Event()
+
+    def serve(client: Client) -> None:
+        for at in (1, 2, 3, 2500, len(big) - 1):
+            client.send(big[:at])
+            half.set()
+            go.wait(10)
+            go.clear()
+            client.send(big[at:])
+        client.read_raw()
+
+    broker = brokers(b"\x20\x03\0\0\0", serve)
+    gateway = mqtt(f"mqtt_pass 127.0.0.1:{broker.port}; mqtt_allow all mine;")
+    with Client(gateway.port) as client:
+        assert client.connect("c", version=5) == (CONNACK, b"\0\0\0")
+        for n in range(1, 6):
+            assert half.wait(10)
+            half.clear()
+            client.send(publish("other", b"", 1, n, 5), subscribe("other", id=n, version=5))
+            with contextlib.suppress(TimeoutError):
+                client.sock.settimeout(0.2)
+                client.sock.recv(1 << 20, socket.MSG_PEEK | socket.MSG_WAITALL)
+            client.sock.settimeout(10)
+            go.set()
+            assert client.read() == (PUBLISH, big[3:])
+            assert client.read() == (PUBACK, bytes([0, n, 0x87]))
+            assert client.read() == (SUBACK, bytes([0, n, 0, 0x87]))
+
+
+def test_a_client_that_asks_much_amid_a_packet_is_cut(mqtt, brokers) -> None:
+    broker = brokers(b"\x20\x03\0\0\0" + publish("news", b"n" * 500, version=5)[:100])
+    gateway = mqtt(f"mqtt_pass 127.0.0.1:{broker.port}; mqtt_allow all mine;")
+    with Client(gateway.port) as client:
+        client.connect("c", version=5)
+        with contextlib.suppress(OSError):
+            client.send(publish("other", b"", 1, 1, 5) * 20_000)
+        assert client.is_closed()
+    assert "the broker's packet does not end" in gateway.error_log
+
+
+def test_broker_and_client_prove_who_they_are(mqtt, brokers) -> None:
+    """AUTH goes both ways before CONNACK (§4.12)."""
+    method = b"\x15" + string("m")
+    ask = packet(15, b"\x18" + bytes([len(method)]) + method)
+
+    def serve(client: Client) -> None:
+        assert client.read_raw()[1] == ask
+        client.send(b"\x20\x03\0\0\0")
+        assert client.read()[0] == PINGREQ
+        client.send(packet(PINGRESP))
+
+    broker = brokers(ask, serve)
+    gateway = mqtt(f"mqtt_pass 127.0.0.1:{broker.port};")
+    with Client(gateway.port) as client:
+        kind, body = client.connect("c", version=5, properties=method)
+        assert packet(kind, body) == ask
+        client.send(ask)
+        assert client.read() == (CONNACK, b"\0\0\0")
+        client.send(packet(PINGREQ))
+        assert client.read() == (PINGRESP, b"")
+
+
+def test_the_broker_s_keep_alive_counts(mqtt, brokers) -> None:
+    broker = brokers(b"\x20\x06\0\0\x03\x13\0\x01")
+    gateway = mqtt(f"mqtt_pass 127.0.0.1:{broker.port};")
+    with Client(gateway.port) as client:
+        client.connect("c", version=5, keepalive=600)
+        assert client.read() == (DISCONNECT, b"\x8d")      # after one and a half seconds
+
+
+def test_a_conf_of_nothing_else(headrace, mosquitto) -> None:
+    broker = mosquitto()
+    gateway = headrace(
+        text="daemon off; pid logs/headrace.pid; error_log logs/error.log; worker_processes 1;"
+        "user root; events { }\n"
+        f"mqtt {{ server {{ listen 127.0.0.1:%%PORT%%; mqtt_pass 127.0.0.1:{broker.port}; }} }}"
+    )
+    with Client(gateway.port) as client:
+        assert client.connect("c") == (CONNACK, b"\0\0")
