@@ -15,6 +15,7 @@ import time
 
 import pytest
 from gateway import wait_for
+from h2client import H2Client, Response
 from mqtthouse import (
     CONNACK,
     CONNECT,
@@ -619,3 +620,36 @@ def test_a_location_of_http_passes_websockets_of_mqtt(headrace, mosquitto) -> No
     client.loop_stop()
     assert got == [b"x" * 100_000]
     wait_for(lambda: gateway.log("mqtt.log") == ["127.0.0.1 ws"])
+
+
+def test_mqtt_in_a_websocket_over_http2(headrace, mosquitto) -> None:
+    """Extended CONNECT (RFC 8441) is an upgrade like any other to the location."""
+    broker = mosquitto()
+    gateway = headrace(
+        """
+        server { listen 127.0.0.1:%%PORT%%; http2 on; access_log off;
+                 location /mqtt { mqtt_websocket unix:%%DIR%%/mqtt.sock; } }
+        """,
+        main=f"""
+        mqtt {{ server {{ listen unix:%%DIR%%/mqtt.sock websocket;
+                mqtt_pass 127.0.0.1:{broker.port}; }} }}
+        """,
+    )
+    with H2Client(gateway.port) as client:
+        while client.h2.remote_settings.get(8) is None:
+            assert client.step()
+        client.last += 2
+        stream = client.last
+        client.responses[stream] = answer = Response()
+        block = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"),
+                 (":path", "/mqtt"), (":authority", "a.test"), ("sec-websocket-version", "13"),
+                 ("sec-websocket-protocol", "mqtt")]  # fmt: skip
+        client.h2.send_headers(stream, block)
+        client.h2.send_data(stream, frames(connect("h2") + subscribe("t") + publish("t", b"hi")))
+        client.flush()
+        want = b"\x82\x04\x20\x02\0\0"
+        while len(answer.body) < 22:
+            assert client.step()
+        assert answer.status == 200
+        assert bytes(answer.body).startswith(want)
+        assert publish("t", b"hi")[2:] in bytes(answer.body)
