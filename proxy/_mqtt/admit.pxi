@@ -276,7 +276,7 @@ cdef void read_connect(MqttSession s, const char* p, size_t n) noexcept:
         return
     s.client.pause()                             # nobody takes what comes behind it yet
     rc = read_mqtt_connect(s.held.p + h.n, h.body_n, &c)
-    s.version = c.version
+    s.version = c.version & 127                  # 128: a bridge of mosquitto, which asks again
     if rc < 0:
         report_text(R_INFO, s.r, b"client sent a CONNECT that is not good")
         refuse(s, -rc, 400)
