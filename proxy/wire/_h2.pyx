@@ -654,10 +654,10 @@ cdef H2Event read_priority(Http2* c, const char* p, uint32_t n, uint32_t id) noe
 
 cdef H2Event read_priority_update(Http2* c, const char* p, uint32_t n, uint32_t id) noexcept nogil:
     cdef H2State* s
-    if id:
-        return broken(c, H2_PROTOCOL_ERROR)
     if n < 4:
         return broken(c, H2_FRAME_SIZE_ERROR)
+    if id or u32(p) & MAX_WINDOW == 0:
+        return broken(c, H2_PROTOCOL_ERROR)
     s = find(c, u32(p) & MAX_WINDOW)
     if s != NULL:
         s.urgency = read_urgency(p + 4, n - 4, URGENCY)

@@ -310,3 +310,21 @@ def test_an_answer_larger_than_all_windows_over_tls(headrace, keys: Path, tmp_pa
     with H2Client(gateway.port, tls=context) as client:
         numbers = [client.ask("/f") for _ in range(4)]
         assert [client.read(n).body == body for n in numbers] == [True] * 4
+
+
+def test_a_client_that_is_answered_early_may_end_its_request_by_itself(headrace) -> None:
+    gateway = headrace("access_log logs/access.log; "
+                       "server { listen %%PORT%%; http2 on; location / { return 200 early; } }")
+    with H2Client(gateway.port) as client:
+        number = client.ask(method="POST", end=False)
+        assert client.read(number).body == b"early"
+        client.send(number, b"all the same", end=True)
+        assert client.get().body == b"early"
+        assert client.responses[number].code is None
+        other = client.ask(method="POST", end=False)
+        assert client.read(other).is_whole
+        while client.responses[other].code is None:          # it does not: it is asked to
+            assert client.step()
+        assert client.responses[other].code == 0
+        assert client.get().body == b"early"
+    wait_for(lambda: len(gateway.log()) == 4)                # each was told, once
