@@ -30,7 +30,8 @@ QUIC = (
     "proxy.quic.with_aioquic",
 )  # fmt: skip
 MQTT = (
-    "proxy.functions.bridge", "proxy.functions.messages", "aiomqtt", "paho.mqtt.packettypes",
+    "proxy.functions.bridge", "proxy.functions.call", "proxy.functions.messages", "aiomqtt", "h11",
+    "paho.mqtt.packettypes",
     "paho.mqtt.properties", "joserfc", "joserfc.errors", "joserfc.jwk", "joserfc.jwt",
 )  # fmt: skip
 FUNCTIONS = (
@@ -48,11 +49,6 @@ CONTROLLER = (
     "proxy.functions.queue.runner", "proxy.functions.queue.sqlite", "sqlite3",
 )  # fmt: skip
 JETSTREAM = ("proxy.functions.queue.jetstream", "nats.js.api", "nats.js.errors")
-MQTT = (
-    "proxy.functions.call", "proxy.functions.messages", "joserfc.jwt", "joserfc.jwk", "h11",
-    "asyncio.timeouts", "asyncio.unix_events",
-)  # fmt: skip
-BRIDGE = ("proxy.functions.bridge", "aiomqtt", "paho.mqtt.properties")
 
 
 def import_late(generation: Generation, is_controller: bool) -> None:
@@ -75,12 +71,7 @@ def names(generation: Generation, is_controller: bool) -> Iterator[str]:
         yield from MQTT
     if has_functions(generation.model):
         yield from FUNCTIONS
-    mqtt = generation.model.find("mqtt")
-    if mqtt:
-        yield from MQTT
     if is_controller:
         yield from CONTROLLER
-        if any(it.find("bridge") for it in mqtt):
-            yield from BRIDGE
         if any(str(it.own("queue")).startswith("nats:") for it in blocks):
             yield from JETSTREAM
