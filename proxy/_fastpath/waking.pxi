@@ -67,10 +67,10 @@ cdef inline bint is_refused(UpstreamCall u) noexcept:
     return u.is_shared and (<H2Call>u).is_refused
 
 
-cdef inline bint closed_idle(UpstreamCall u, Attempt* a, int fault) noexcept:
+cdef inline bint closed_idle(Request r, UpstreamCall u, Attempt* a, int fault) noexcept:
     """The keep-alive race: it closed as we wrote (RFC 9112 §9.3.1); or it refused one stream."""
     if is_refused(u):
-        return True
+        return r.n_attempts < MOST_ROUNDS        # one that refuses all is no race
     return u.is_reused and u.n_interim == 0 and fault == UPSTREAM_CLOSED and a.bytes_received == 0
 
 

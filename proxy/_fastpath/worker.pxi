@@ -836,7 +836,7 @@ cdef class Worker(Conductor):
             a.response_ms = <int64_t>(clock.now_ms - a.start_ms)
         else:
             a.response_ms = <int64_t>(clock.now_ms - a.start_ms)
-            is_race = closed_idle(u, a, fault)
+            is_race = closed_idle(r, u, a, fault)
             if not is_race or not forgive(r, u, t):
                 give_peer(u, t, PEER_FAILED)
                 count_failed(self, u.peer)
