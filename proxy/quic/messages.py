@@ -1,14 +1,13 @@
 """aioquic's HTTP/3 without its opinion on heads, which our own check has, and with bounds.
 
-One malformed request ends its stream and not its connection (RFC 9114 §4.1.2), and QPACK's
-dynamic table is not offered: a block cannot grow to more than its static entries.
+One malformed request ends its stream and not its connection (RFC 9114 §4.1.2). A block that says
+entries of the dynamic table over and over, to become many times as large, is not decoded.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pylsqpack
 from aioquic.buffer import encode_uint_var
 from aioquic.h3.connection import (
     ErrorCode,
@@ -22,9 +21,12 @@ from aioquic.h3.connection import (
 )
 from aioquic.h3.events import DataReceived, HeadersReceived
 
+from proxy.quic.blocks import count_dynamic
+
 if TYPE_CHECKING:
     from proxy.quic.transport import Transport
 
+MOST_DYNAMIC = 256  # field lines with entries of the dynamic table, 4 KiB each: a megabyte
 MOST_SETTINGS = 4096  # bytes of a SETTINGS frame, which is held until it is whole
 
 
@@ -45,15 +47,10 @@ class Messages(H3Connection):
         self.most_head = most_head
         super().__init__(transport)
 
-    def _init_connection(self) -> None:
-        self._max_table_capacity = self._blocked_streams = 0
-        self._decoder = pylsqpack.Decoder(0, 0)
-        super()._init_connection()
-
     def _get_local_settings(self) -> dict[int, int]:
         return {
-            Setting.QPACK_MAX_TABLE_CAPACITY: 0,
-            Setting.QPACK_BLOCKED_STREAMS: 0,
+            Setting.QPACK_MAX_TABLE_CAPACITY: self._max_table_capacity,
+            Setting.QPACK_BLOCKED_STREAMS: self._blocked_streams,
             Setting.MAX_FIELD_SECTION_SIZE: self.most_head,
         }
 
@@ -80,6 +77,12 @@ class Messages(H3Connection):
             return [DataReceived(frame_data or b"", stream.stream_id, stream_ended)]
         if state == HeadersState.AFTER_TRAILERS:
             raise FrameUnexpected("HEADERS frame is not allowed in this state")
+        if (
+            frame_data
+            and len(frame_data) > MOST_DYNAMIC
+            and (count_dynamic(frame_data) > MOST_DYNAMIC)
+        ):
+            raise ExcessiveLoad("a head grows too large")
         fields = self._decode_headers(stream.stream_id, frame_data)
         stream.headers_recv_state = HeadersState(state.value + 1)
         kind = HeadersReceived if state == HeadersState.INITIAL else TrailersReceived

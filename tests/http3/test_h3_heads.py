@@ -126,7 +126,7 @@ BREACHES = {
     "PUSH_PROMISE": (frame(5, b"\0"), FRAME_UNEXPECTED),
     "a frame of HTTP/2": (frame(2, bytes(5)), FRAME_UNEXPECTED),
     "no QPACK": (frame(1, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), QPACK_FAILED),
-    "the dynamic table": (frame(1, b"\x02\x00\x80"), QPACK_FAILED),
+    "an entry that is none": (frame(1, b"\0\0\xff\x80\x01"), QPACK_FAILED),
     "a huge head": (frame(1, b"\0\0", 1 << 30), EXCESSIVE_LOAD),
 }
 
@@ -170,3 +170,14 @@ def test_a_head_in_pieces_of_one_byte(quic) -> None:
         response = client.responses[0]
         client.run(lambda: response.is_whole or client.ended)
         assert response.text == "GET/"
+
+
+def test_a_head_that_would_grow_a_thousandfold_is_not_read(quic) -> None:
+    gateway = quic(SITE)
+    with H3Client(gateway.port) as other, H3Client(gateway.port) as client:
+        table = b"\x3f\xe1\x1f"                             # of 4096 bytes
+        entry = b"\x43x-a" + b"\x7f\xbd\x1d" + b"v" * 3900
+        client.quic.send_stream_data(client.http._local_encoder_stream_id, table + entry)
+        client.raw(0, frame(1, b"\x02\0" + b"\x80" * 10_000), end=True)
+        assert client.wait_closed().error_code == EXCESSIVE_LOAD
+        assert other.get("/next").text == "GET/next"
