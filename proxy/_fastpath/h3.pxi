@@ -132,6 +132,7 @@ cdef class H3Stream(ClientStream):
         c.local = from_.local
         c.has_local = from_.has_local
         c.is_tls = True
+        c.tls = from_.tls
         c.serial = from_.serial
         c.requests = from_.requests
         c.accepted_ms = from_.accepted_ms
@@ -141,6 +142,7 @@ cdef class H3Stream(ClientStream):
         cdef ClientH3 h = self.h3
         self.timer.forget_deadline()
         self.held = None
+        self.client.tls = None
         self.h3 = None
         self.r = None
         if h is not None:
@@ -482,6 +484,7 @@ cdef class ClientH3(Timed):
         self.client = Client.__new__(Client)
         self.client.fd = fd
         self.client.is_tls = True
+        self.client.tls = engine.facts()
         self.client.accepted_ms = self.counted_ms = self.idle_since_ms = clock.now_ms
         self.on_moved(host, port)
         if local:

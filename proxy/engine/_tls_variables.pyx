@@ -29,7 +29,7 @@ cdef const char* HEX_UPPER = "0123456789ABCDEF"
 
 
 cdef inline SSL* ssl_of(Request r) noexcept:
-    if r.client is None or r.client.tls is None:
+    if r.client is None or r.client.tls is None or type(r.client.tls) is tuple:
         return NULL
     return (<Tls>r.client.tls).ssl
 
@@ -75,13 +75,22 @@ cdef int keep_hex(Request r, const unsigned char* p, size_t n, Str* out) noexcep
     return 1
 
 
+cdef int keep_told(Request r, int which, Str* out) noexcept:
+    """Of QUIC, whose TLS is not OpenSSL's, the bytes (protocol, cipher, server name) are told."""
+    cdef bytes value
+    if r.client is None or type(r.client.tls) is not tuple:
+        return 0
+    value = <bytes>(<tuple>r.client.tls)[which]
+    return keep(r, <const char*>value, <size_t>len(value), out)
+
+
 # ---------------------------------------------------------------- the connection
 
 cdef int get_protocol(Request r, uint64_t data, Str* out) noexcept:
     cdef SSL* ssl = ssl_of(r)
     cdef const char* p
     if ssl == NULL:
-        return 0
+        return keep_told(r, 0, out)
     p = SSL_get_version(ssl)
     return keep(r, p, strlen(p), out)
 
@@ -90,7 +99,7 @@ cdef int get_cipher(Request r, uint64_t data, Str* out) noexcept:
     cdef SSL* ssl = ssl_of(r)
     cdef const char* p
     if ssl == NULL:
-        return 0
+        return keep_told(r, 1, out)
     p = SSL_get_cipher_name(ssl)
     return keep(r, p, strlen(p), out)
 
@@ -199,7 +208,7 @@ cdef int get_server_name(Request r, uint64_t data, Str* out) noexcept:
     cdef SSL* ssl = ssl_of(r)
     cdef const char* name
     if ssl == NULL:
-        return 0
+        return keep_told(r, 2, out)
     name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name)
     return keep(r, name, strlen(name) if name != NULL else 0, out)
 

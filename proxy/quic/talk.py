@@ -33,6 +33,9 @@ class Talk:
         self.closing: int | None = None  # the code to close with, when all is sent
         self.is_over = False
 
+    def facts(self) -> tuple[bytes, bytes, bytes]:
+        return self.transport.facts()
+
     # -- what the host says ---------------------------------------------------------------------
     def receive(self, data: bytes, address: Address, now_s: float) -> None:
         try:

@@ -28,6 +28,12 @@ MOST_IDS = 8  # connection ids that a client can have at once
 IS_UNI = 2  # bit of a stream's number
 
 
+class UnrecognizedName(tls.Alert):
+    """Nobody answers for the name (RFC 6066 §3)."""
+
+    description = tls.AlertDescription.unrecognized_name
+
+
 class Identity:
     """A certificate with its chain, and its key."""
 
@@ -54,6 +60,7 @@ class Transport(QuicConnection):
         super().__init__(**others)
         self.host = host
         self.settings = settings
+        self.server_name = ""  # as SNI told it
         self.held: dict[int, int] = {}  # stream → bytes that came and were not taken
         first = self._new_id(0)
         first.was_sent = True
@@ -85,7 +92,8 @@ class Transport(QuicConnection):
             hello.seek(at)
             identity = self.settings.find(name)
             if identity is None:
-                raise tls.AlertHandshakeFailure("the name is refused")
+                raise UnrecognizedName("the name is refused")
+            self.server_name = name or ""
             context.certificate = identity.certificate
             context.certificate_chain = identity.chain
             context.certificate_private_key = identity.key
@@ -113,6 +121,12 @@ class Transport(QuicConnection):
             frame.push_uint_var(stream.stream_id)
             frame.push_uint_var(stream.max_stream_data_local)
             stream.max_stream_data_local_sent = stream.max_stream_data_local
+
+    def facts(self) -> tuple[bytes, bytes, bytes]:
+        """What $ssl_protocol, $ssl_cipher and $ssl_server_name say once the handshake is over."""
+        schedule: Any = self.tls.key_schedule
+        cipher = f"TLS_{schedule.cipher_suite.name}"
+        return b"TLSv1.3", cipher.encode(), self.server_name.encode()
 
     def sender_of(self, stream: int) -> Any:
         """The sending part of a stream that can still be written to, or None."""

@@ -28,6 +28,7 @@ location /shown.html { return 200 shown; }
 location /large { client_max_body_size 10; proxy_pass http://UPSTREAM; }
 location /up { proxy_pass http://UPSTREAM; proxy_set_header X-Proto $server_protocol; }
 location /vars { return 200 $server_protocol,$http3,$http2,$scheme,$request_method,$remote_addr; }
+location /tls { return 200 $ssl_protocol,$ssl_server_name,$ssl_cipher,$ssl_client_verify; }
 location /silent { return 444; }
 """
 
@@ -93,6 +94,7 @@ def test_routing_and_answers(client: H3Client) -> None:
     assert client.get("/header").get("x-mine") == "https-on"
     assert client.get("/page").text == "shown"
     assert client.get("/vars").text == "HTTP/3.0,h3,,https,GET,127.0.0.1"
+    assert client.get("/tls").text.startswith("TLSv1.3,a.test,TLS_")
     assert client.get("/lines?a=b%0d%0ax:y").get("x") is None
     assert client.read(client.ask("/silent")).code is not None
 
