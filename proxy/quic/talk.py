@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aioquic.h3.events import DataReceived
 from aioquic.quic import events
+from aioquic.quic.connection import END_STATES
 
 from proxy.quic.messages import Messages, TrailersReceived
 
@@ -88,7 +89,10 @@ class Talk:
             for stream in [it for it in self.waiting if self.unsent(it) <= LOW_BYTES]:
                 self.waiting.discard(stream)
                 client.on_writable(stream)
-        client.settle()
+        if not self.is_over and transport._state in END_STATES:
+            self._lose_client()  # what follows is but the last word, said again if need be
+        else:
+            client.settle()
 
     def _act(self, event: events.QuicEvent) -> None:
         host = self.host
@@ -122,9 +126,13 @@ class Talk:
             return
         self.is_over = True
         self.host.on_over(self)
-        if self.client is not None:
-            self.client.on_closed()
-            self.client.settle()
+        self._lose_client()
+
+    def _lose_client(self) -> None:
+        client, self.client = self.client, None
+        if client is not None:
+            client.on_closed()
+            client.settle()
 
     # -- what the client says -------------------------------------------------------------------
     def send_head(self, stream: int, fields: Fields, is_end: bool) -> bool:

@@ -87,7 +87,7 @@ def test_an_idle_connection_hears_goaway_at_a_reload(quic) -> None:
     gateway = quic(WHO)
     with H3Client(gateway.port) as client:
         assert client.get().status == 200
-        gateway.reload()
+        gateway.signal(signal.SIGHUP)
         client.run(lambda: client.ended is not None)
         assert client.parted is not None
         assert client.ended.error_code == 0x100
