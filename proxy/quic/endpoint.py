@@ -67,6 +67,7 @@ class Endpoint:
         self.sock = socket(fileno=fd)
         self.sock.setblocking(False)
         self.by_id: dict[bytes, Connection] = {}
+        self.ids_of: dict[Connection, set[bytes]] = {}
         self.handshakes: set[Connection] = set()
         self.dirty: dict[Connection, None] = {}
         self.is_accepting = True
@@ -154,9 +155,12 @@ class Endpoint:
 
     def add_id(self, connection_id: bytes, connection: Connection) -> None:
         self.by_id[connection_id] = connection
+        self.ids_of.setdefault(connection, set()).add(connection_id)
 
     def remove_id(self, connection_id: bytes) -> None:
-        self.by_id.pop(connection_id, None)
+        connection = self.by_id.pop(connection_id, None)
+        if connection is not None:
+            self.ids_of[connection].discard(connection_id)
 
     def on_handshake(self, connection: Connection, address: Address) -> Client:
         self.handshakes.discard(connection)
@@ -171,8 +175,8 @@ class Endpoint:
         if connection.timer is not None:
             connection.timer.cancel()
             connection.timer = None
-        for it in [it for it, of in self.by_id.items() if of is connection]:
-            del self.by_id[it]
+        for it in self.ids_of.pop(connection, ()):
+            self.by_id.pop(it, None)
 
     def will_send(self, connection: Connection) -> None:
         """It may have something to send: that leaves together with others'."""
@@ -270,7 +274,7 @@ class Endpoint:
     # -- the end --------------------------------------------------------------------------------
     def end(self) -> None:
         """Each client is told that this is all."""
-        for connection in set(self.by_id.values()):
+        for connection in list(self.ids_of):
             connection.close(Code.NO_ERROR, is_sent_first=False)
         self.flush()
 
