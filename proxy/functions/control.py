@@ -345,6 +345,9 @@ class Controller:
     def tell_failed(self, key: str, error: str) -> None:
         self.teller.tell_failed(key, error)
 
+    def begin_drain(self, replica: Replica) -> None:
+        self.teller.begin_drain(replica)
+
     async def drain(self, replica: Replica, timeout_ms: int) -> None:
         await self.teller.drain(replica, timeout_ms)
 

@@ -195,14 +195,18 @@ class WebSocket:
             pass
 
     async def watch(self, loop):
+        asked_s = 0.0
         while True:
             await asyncio.sleep(PING_S)
-            silent_s = loop.time() - self.heard_s
-            if silent_s >= 2 * PING_S and self.message is None:
+            if loop.time() - self.heard_s < PING_S:
+                continue
+            # asked, and silent since: that alone counts, for we may have slept long ourselves
+            if asked_s > self.heard_s and self.message is None:
                 self.finish(CUT)
                 self.writer.close()
                 return
-            if silent_s >= PING_S and not self.is_closed:
+            if not self.is_closed:
+                asked_s = loop.time()
                 with contextlib.suppress(OSError):
                     await self.write(PING, b"")
 

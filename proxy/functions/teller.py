@@ -85,11 +85,17 @@ class Teller:
     def _rows(self, key: str) -> list[tuple[str, str]]:
         return [(it.id, it.address) for it in self.view.ready(key)]
 
+    def begin_drain(self, replica: Replica) -> None:
+        """While it is still ready: who knows it now has to say when it is idle. The next table
+        that is told, be it for another one's sake, is without it."""
+        knowing = {link for link in self.links if link.knows(replica.key, replica.id)}
+        self._drains[replica.id] = knowing, asyncio.Event()
+
     async def drain(self, replica: Replica, timeout_ms: int) -> None:
         """Out of the table, then until no worker has a request at it, or the time is over."""
-        knowing = {link for link in self.links if link.knows(replica.key, replica.id)}
-        is_over = asyncio.Event()
-        self._drains[replica.id] = knowing, is_over
+        if replica.id not in self._drains:  # it is no more already
+            return
+        knowing, is_over = self._drains[replica.id]
         self.tell_replicas(replica.key)
         if not knowing:
             is_over.set()
@@ -101,7 +107,7 @@ class Teller:
 
     def on_gone(self, id: str) -> None:
         """The replica is no more: nobody waits for it."""
-        waiting = self._drains.get(id)
+        waiting = self._drains.pop(id, None)
         if waiting:
             waiting[1].set()
 

@@ -253,6 +253,46 @@ def test_a_changed_function_is_replaced_without_a_failure(functions) -> None:
     assert not any(title(pid) for pid in before)
 
 
+SLOW = '''
+import http.server, os, time
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        time.sleep(1)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Answer).serve_forever()
+'''
+ONE_EACH = """
+    function slow { command %(python)s slow.py; concurrency 1; min_scale %(n)d; max_scale %(n)d; }
+    server { listen 127.0.0.1:%%%%PORT%%%%; location / { function_pass slow; } }
+"""
+
+
+def test_all_that_leave_together_are_drained(headrace) -> None:
+    """A server that a TERM ends at once: each is asked to go only when nobody waits for it."""
+    before, after = (ONE_EACH % {"python": sys.executable, "n": n} for n in (4, 1))
+    gateway: Gateway = headrace(before, "worker_processes 2;", start=False)
+    (gateway.prefix / "slow.py").write_text(SLOW)
+    gateway.start()
+    wait_for(lambda: len(ready(gateway, "slow")) == 4, 15)
+    clients = [gateway.client() for _ in range(4)]
+    for client in clients:
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+    time.sleep(0.3)  # all four are with a replica
+    gateway.write_conf(after, "worker_processes 2;")
+    gateway.signal(signal.SIGHUP)
+    assert [client.read().status for client in clients] == [200] * 4
+    wait_for(lambda: len(ready(gateway, "slow")) == 1, 15)
+
+
 def test_scale_and_removal_by_reload(functions) -> None:
     gateway = functions()
     before = ready(gateway, "py")
