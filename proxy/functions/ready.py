@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proxy.functions.values import Ready
 
-ACCEPT_INTERVAL_S = 0.005
+ACCEPT_INTERVAL_S = 0.003
 ACCEPT_TIMEOUT_S = 1.0
 LINE_BYTES = 4096
 
@@ -41,6 +42,8 @@ async def is_ready(address: str, ready: Ready | None) -> bool:
 
 async def _ask(address: str, path: str) -> bool:
     if address.startswith("unix:"):
+        if not os.path.exists(address[5:]):  # most never listen there: this costs less than a try
+            return False
         reader, writer = await asyncio.open_unix_connection(address[5:], limit=LINE_BYTES)
     else:
         host, _, port = address.rpartition(":")
