@@ -6,11 +6,13 @@ its length alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from peers import LOAD_CORE, Process, free_port
@@ -135,9 +137,20 @@ def idle_h2(port: int, path: str, count: int) -> list[socket.socket]:
     return found
 
 
+@contextlib.contextmanager
+def on_load_core() -> Iterator[None]:
+    """The clients run there, this process being one of them for so long."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {int(LOAD_CORE)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@on_load_core()
 def talk(port: int, path: str, count: int, seconds: float) -> int:
     """Messages there and back by `count` WebSockets, each of which says one at a time."""
-    os.sched_setaffinity(0, {int(LOAD_CORE)})
     waiting = selectors.EpollSelector()
     sockets = upgraded(port, path, count)
     left = dict.fromkeys(sockets, ANSWERED)
@@ -163,9 +176,9 @@ def talk(port: int, path: str, count: int, seconds: float) -> int:
     return done
 
 
+@on_load_core()
 def publish(port: int, count: int, seconds: float) -> int:
     """Messages sent, one write each, by `count` clients in turn."""
-    os.sched_setaffinity(0, {int(LOAD_CORE)})
     sockets = []
     for number in range(count):
         sock = socket.create_connection(("127.0.0.1", port), 10)

@@ -204,7 +204,7 @@ def started(stack: list[Process], peer: Process, kind: str, upstream: int) -> Pr
 
 
 def grpc(folder: Path, options: argparse.Namespace) -> Row:
-    """Unary calls, HTTP/2 on both sides, 16 connections with 32 streams each."""
+    """Unary calls, HTTP/2 on both sides, 16 connections with 8 streams each."""
     stack: list[Process] = []
     (folder / "message").write_bytes(MESSAGE)
     try:
@@ -214,14 +214,19 @@ def grpc(folder: Path, options: argparse.Namespace) -> Row:
             peer = started(stack, kind(folder / kind.name), "grpc", port)
 
             def work(seconds: float, url: str = peer.url("grpc", "/a.B/C")) -> int:
-                sums = load.h2load(url, 16, seconds, grpc=folder / "message")
-                if sums["data"] < sums["requests"] * len(MESSAGE):  # an error is a 200, too
+                sums = load.h2load(url, 16, seconds, 8, grpc=folder / "message")
+                # an error is a 200, too; of the calls that the end cut some lack their message
+                if sums["data"] < 0.9 * sums["requests"] * len(MESSAGE):
                     raise load.LoadError(f"{url}: calls without an answer: {sums}")
                 return sums["requests"]
 
             works[peer.name] = (peer, work)
         figure, must = beside(rounds(options, works), {"nginx": 0.7, "envoy": 0.4})
-        return {"what": "gRPC unary, HTTP/2 on both sides", "figure": figure, "must": must}
+        return {
+            "what": "gRPC unary, HTTP/2 on both sides, 16×8 calls",
+            "figure": figure,
+            "must": must,
+        }
     finally:
         for it in reversed(stack):
             it.stop()
