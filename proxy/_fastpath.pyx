@@ -92,6 +92,8 @@ from proxy.wire._h1 cimport (
     Limits, begin_head, body_kind, read_request_head, read_response_head, read_trailers,
 )
 from proxy.wire._h2 cimport *
+from proxy.wire._h2frame cimport RST_STREAM
+from proxy.wire._h2past cimport is_taken_back
 from proxy.wire._h2head cimport (
     BLOCK_MALFORMED, BLOCK_WRONG, HeadRoom, read_request_block, room_for, room_for_answer,
     room_for_hints, room_for_trailers, skip_block, write_answer_block, write_hint_block,

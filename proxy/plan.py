@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from proxy.process.seat import Seat
 
 WINDOW_MOST, FRAME_MOST = 2**31 - 1, 2**24 - 1  # bytes (RFC 9113 §6.9.1, §6.5.2)
+PREREAD_USUAL = 65536  # http2_body_preread_size where none is set
 HANDLE_FILES, HANDLE_PROXY, HANDLE_RETURN, HANDLE_PYTHON = range(4)
 CLIENT_FIELDS = {  # of a Location → the directive whose value it is
     "max_body": "client_max_body_size",
@@ -346,6 +347,12 @@ def freeze_h2(listener: Listener, address: Any, servers: list[Server]) -> None:
     get = address.default_server.get
     listener.h2_streams = get("http2_max_concurrent_streams")
     listener.h2_preread = min(get("http2_body_preread_size"), WINDOW_MOST)
+    # Frames are wider than all must take (16 KiB) where the conf lets in wider things than nginx's
+    # defaults do: small frames of other streams wait behind wide ones, so only whoever asks has it.
+    wide = [get("large_client_header_buffers")[1]]
+    if listener.h2_preread > PREREAD_USUAL:
+        wide.append(listener.h2_preread)
+    listener.h2_frame = min(max(wide), FRAME_MOST)
     listener.h2_parts = get("http2_max_continuations")
     listener.h2_resets = get("http2_max_resets")
     listener.h2_control = get("http2_max_control_frames")

@@ -85,6 +85,7 @@ cdef class ClientH2:
         self.c.max_streams = at.h2_streams
         self.c.window = at.h2_preread
         self.c.max_block = s.head_bytes if s.head_bytes > FRAME_BYTES else FRAME_BYTES
+        self.c.max_frame = at.h2_frame
         self.c.max_parts = at.h2_parts
         self.c.max_resets = at.h2_resets
         self.c.max_control = at.h2_control

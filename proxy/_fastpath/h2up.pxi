@@ -30,6 +30,7 @@ cdef class H2Call(UpstreamCall):
     """One stream of an UpstreamH2; used again for others when a turn of the loop is over."""
     cdef UpstreamH2 h2            # None: it is over
     cdef H2State stream
+    cdef uint32_t number          # of the stream, which forgets it when it is over
     cdef char* held               # of the answer: came, and nobody took it
     cdef uint32_t held_n
     cdef uint32_t held_cap
@@ -92,6 +93,7 @@ cdef class H2Call(UpstreamCall):
             return NO_MEMORY
         memcpy(at, w.ask, <size_t>n)
         ask_stream(&h.c, &self.stream, <void*>self)
+        self.number = self.stream.id
         self.stream.is_bare = r.method == M_HEAD
         end_headers(&h.c, &self.stream, <size_t>n, False)
         h.requests += 1
@@ -536,6 +538,8 @@ cdef class UpstreamH2(UpstreamLink):
             n -= used
             if event == H2_DONE or event == H2_MORE:
                 break
+            if n > FRAME_HEAD and p[3] == RST_STREAM and self.takes_back(event, p, n):
+                continue
             self.act(event)
         if event == H2_MORE and n and not self.is_over:
             self.held = <char*>malloc(n)
@@ -547,6 +551,19 @@ cdef class UpstreamH2(UpstreamLink):
         free(all_of_it)
         if self.c.out_n and not self.is_over:
             self.will_write()
+
+    cdef bint takes_back(self, H2Event event, const char* p, uint32_t n) noexcept:
+        """The answer's end came, and in the same breath that it does not hold (nginx fails such
+        ones too): told before anything of that end goes out."""
+        cdef H2Call call
+        if not self.c.is_end or event != H2_TRAILERS and event != H2_HEAD and event != H2_BODY:
+            return False
+        call = <H2Call>self.c.s.owner
+        if not is_taken_back(p, n, call.number):
+            return False
+        call.fail(UPSTREAM_CUT if call.r is not None and call.r.is_head_sent
+                  else UPSTREAM_BAD_HEAD, False)
+        return True
 
     cdef inline void act(self, H2Event event) noexcept:
         cdef H2Call call
@@ -577,10 +594,10 @@ cdef class UpstreamH2(UpstreamLink):
             return                               # all of its answer is here, and waits
         if r is not None and r.is_head_sent:
             call.fail(UPSTREAM_CUT, False)
-        elif self.c.is_ours:
-            call.fail(UPSTREAM_BAD_HEAD, False)
+        elif self.c.is_ours or self.c.code != H2_REFUSED_STREAM:
+            call.fail(UPSTREAM_BAD_HEAD, False)  # nginx: no valid head
         else:
-            call.fail(UPSTREAM_CLOSED, self.c.code == H2_REFUSED_STREAM)
+            call.fail(UPSTREAM_CLOSED, True)
 
     cdef void on_parting(self, uint32_t last_id, uint32_t code) noexcept:
         """GOAWAY: nothing more is asked here, and what the peer did not look at goes elsewhere. One

@@ -13,6 +13,7 @@ cdef class Listener(Acceptor):
     cdef public bint is_h2            # http2 of any server here: the rest is of the default one
     cdef public uint32_t h2_streams   # http2_max_concurrent_streams
     cdef public uint32_t h2_preread   # http2_body_preread_size
+    cdef public uint32_t h2_frame     # bytes of the widest that a client may send
     cdef public uint32_t h2_parts     # http2_max_continuations
     cdef public uint32_t h2_resets    # http2_max_resets, in COUNTED_MS
     cdef public object quic           # its Settings (proxy/quic/engine.py), or None: TCP

@@ -82,7 +82,8 @@ directive("http2", HTTP | SERVER, Flag(), default="off",
 directive("http2_max_concurrent_streams", HTTP | SERVER, Int(1), default="128",
           doc="How many requests a client may have under way on one HTTP/2 connection.")
 directive("http2_body_preread_size", HTTP | SERVER, Size(), default="64k",
-          doc="How much of a body may come before somebody takes it: the window of a stream.")
+          doc="How much of a body may come before somebody takes it: the window of a stream; above "
+          "64k of a frame, too.")
 directive("http2_chunk_size", EVERY, Size(), default="8k",
           doc="The largest frame that a body is sent in.")
 directive("http2_max_continuations", HTTP | SERVER, Int(), default="16",

@@ -28,7 +28,8 @@ from proxy.wire._hpack cimport HpackTable
 
 
 cdef enum:
-    FRAME_BYTES = 16384       # SETTINGS_MAX_FRAME_SIZE, ours is the default
+    FRAME_BYTES = 16384       # SETTINGS_MAX_FRAME_SIZE where none is said
+    WIDEST_FRAME = 0xffffff
     FRAME_HEAD = 9
     FIRST_WINDOW = 65535
     MAX_WINDOW = 0x7fffffff
@@ -101,6 +102,7 @@ cdef struct Http2:
     uint32_t max_streams      # http2_max_concurrent_streams
     uint32_t window           # http2_body_preread_size: SETTINGS_INITIAL_WINDOW_SIZE
     uint32_t max_block        # bytes of a header block
+    uint32_t max_frame        # SETTINGS_MAX_FRAME_SIZE: DATA, and blocks; 0: what all take
     uint32_t max_parts        # http2_max_continuations
     uint32_t max_resets       # … and what the owner sets back:
     uint32_t max_control

@@ -252,20 +252,21 @@ cdef void begin_h2(Http2* c) noexcept nogil:
         memcpy(c.out, preface, PREFACE_BYTES)
         c.out_n = PREFACE_BYTES
         c.state = AT_SETTINGS
-    at = put_frame(c, 18 if c.is_client else 24, SETTINGS, 0, 0)
+    if c.max_frame < FRAME_BYTES or c.is_client:
+        c.max_frame = FRAME_BYTES
+    at = put_frame(
+        c, 18 if c.is_client else 24 if c.max_frame == FRAME_BYTES else 30, SETTINGS, 0, 0)
     if at == NULL:
         return
-    at[0] = at[6] = at[12] = 0
-    at[1] = <char>(ENABLE_PUSH if c.is_client else MAX_CONCURRENT_STREAMS)
-    put_u32(at + 2, 0 if c.is_client else c.max_streams)
-    at[7] = <char>INITIAL_WINDOW_SIZE
-    put_u32(at + 8, c.window)
-    at[13] = <char>NO_RFC7540_PRIORITIES
-    put_u32(at + 14, 1)
-    if not c.is_client:
-        at[18] = 0
-        at[19] = <char>ENABLE_CONNECT_PROTOCOL
-        put_u32(at + 20, 1)
+    put_setting(&at, INITIAL_WINDOW_SIZE, c.window)
+    put_setting(&at, NO_RFC7540_PRIORITIES, 1)
+    if c.is_client:
+        put_setting(&at, ENABLE_PUSH, 0)
+    else:
+        put_setting(&at, MAX_CONCURRENT_STREAMS, c.max_streams)
+        put_setting(&at, ENABLE_CONNECT_PROTOCOL, 1)
+        if c.max_frame > FRAME_BYTES:
+            put_setting(&at, MAX_FRAME_SIZE, c.max_frame)
     # the streams' windows bound what waits here, not the connection's
     put_number(c, WINDOW_UPDATE, 0, MAX_WINDOW - FIRST_WINDOW)
     c.recv_window = MAX_WINDOW
@@ -307,7 +308,8 @@ cdef H2Event read_frames(
                 return H2_MORE if at < end else H2_DONE
             size = (<uint32_t><uint8_t>at[0] << 16 | <uint32_t><uint8_t>at[1] << 8
                     | <uint8_t>at[2])
-            if size > FRAME_BYTES:
+            if size > FRAME_BYTES and (size > c.max_frame or not may_be_wide(at[3]) or (
+                    at[3] != DATA or c.block_id) and size > c.max_block):
                 return broken(c, H2_FRAME_SIZE_ERROR)
             if at[3] == DATA and c.state == IN_FRAMES and c.block_id == 0:
                 if end - at < FRAME_HEAD + (1 if at[4] & IS_PADDED and size else 0):
@@ -406,8 +408,8 @@ cdef H2Event read_piece(Http2* c, char** p, char* end) noexcept nogil:
     cdef uint32_t n = <uint32_t>(end - at)
     cdef H2State* s = c.data_of
     if c.data_left:
-        if n > c.data_left:
-            n = c.data_left
+        n = n if n < FRAME_BYTES else FRAME_BYTES    # no piece is larger, whatever the frame is
+        n = n if n < c.data_left else c.data_left
         c.data_left -= n
         p[0] += n
         if s == NULL:
@@ -416,8 +418,7 @@ cdef H2Event read_piece(Http2* c, char** p, char* end) noexcept nogil:
             ended(c, s)
             return tell_body(c, s, text(at, n), True)
         return tell_body(c, s, text(at, n), False)
-    if n > c.pad_left:
-        n = c.pad_left
+    n = n if n < c.pad_left else c.pad_left
     c.pad_left -= <uint8_t>n
     p[0] += n
     return H2_DONE

@@ -33,11 +33,24 @@ cdef enum Setting:
     NO_RFC7540_PRIORITIES = 9  # RFC 9218 §2.1
 
 
+cdef inline bint may_be_wide(uint8_t kind) noexcept nogil:
+    """Only bodies and heads come in frames that are wider than all must take (§4.2): of those with
+    a size of their own, and of unknown ones, none is held."""
+    return kind == DATA or kind == HEADERS or kind == CONTINUATION
+
+
 cdef inline void put_u32(char* out, uint32_t value) noexcept nogil:
     out[0] = <char>(value >> 24)
     out[1] = <char>(value >> 16)
     out[2] = <char>(value >> 8)
     out[3] = <char>value
+
+
+cdef inline void put_setting(char** at, Setting name, uint32_t value) noexcept nogil:
+    at[0][0] = 0
+    at[0][1] = <char>name
+    put_u32(at[0] + 2, value)
+    at[0] += 6
 
 
 cdef inline uint32_t u32(const char* p) noexcept nogil:

@@ -2,7 +2,8 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
-from proxy.wire._h2 cimport HEARD_OUT, REMEMBERED, H2Past, H2Unwanted, Http2
+from proxy.wire._h2 cimport FRAME_HEAD, HEARD_OUT, REMEMBERED, H2Past, H2Unwanted, Http2
+from proxy.wire._h2frame cimport RST_STREAM, u32
 
 
 cdef enum Past:
@@ -44,3 +45,17 @@ cdef inline void learn(Http2* c, uint32_t id, Past how) noexcept nogil:
     for i in range(REMEMBERED):
         if c.past[i].id == id and c.past[i].how == WAS_REFUSED:
             c.past[i].how = how
+
+
+cdef inline bint is_taken_back(const char* p, uint32_t n, uint32_t id) noexcept nogil:
+    """Behind the end of its answer a server resets the stream, and means more than that nobody
+    needs the rest of the request (RFC 9113 §8.1): by its code, or twice (§5.1)."""
+    cdef uint32_t resets = 0
+    while n >= FRAME_HEAD + 4 and p[3] == RST_STREAM and u32(p + 5) == id and (
+            p[0] == 0 and p[1] == 0 and p[2] == 4):
+        resets += 1
+        if resets > 1 or u32(p + FRAME_HEAD):
+            return True
+        p += FRAME_HEAD + 4
+        n -= FRAME_HEAD + 4
+    return False

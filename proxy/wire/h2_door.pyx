@@ -132,12 +132,13 @@ cdef class Connection:
     def __cinit__(
         self, *, max_streams=128, window=65535, max_block=32768, max_parts=16, max_resets=1000,
         max_control=1000, max_line=8192, max_head=32768, max_fields=1000, ignore_invalid=True,
-        underscores_allowed=False, is_client=False,
+        underscores_allowed=False, is_client=False, max_frame=0,
     ):
         self.c.is_client = is_client
         self.c.max_streams = max_streams
         self.c.window = window
         self.c.max_block = max_block
+        self.c.max_frame = max_frame
         self.c.max_parts = max_parts
         self.c.max_resets = max_resets
         self.c.max_control = max_control

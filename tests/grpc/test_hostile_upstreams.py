@@ -87,6 +87,12 @@ CASES: dict[str, tuple[Callable[[int], bytes], bytes]] = {
     "data without a head": (lambda n: frame(0, 1, n, b"x"), b""),
     "more than the window": (lambda n: frame(HEADERS, 4, n, write_status(200)) + frame(
         0, 0, n, bytes(16384)) * 5000, b""),
+    "takes its answer back": (lambda n: frame(HEADERS, 5, n, write_status(200) + write_field(
+        b"content-type", b"application/grpc") + write_field(b"grpc-status", b"0"))
+        + frame(RST, 0, n, struct.pack(">I", 8)), b""),
+    "takes its trailers back": (lambda n: frame(HEADERS, 4, n, write_status(200) + write_field(
+        b"content-type", b"application/grpc")) + frame(HEADERS, 5, n, write_field(
+            b"grpc-status", b"0")) + frame(RST, 0, n, bytes(4)) * 2, b""),
     "no HTTP/2": (lambda n: b"HTTP/1.1 400 Bad Request\r\n\r\n", b""),
 }  # fmt: skip
 

@@ -112,6 +112,37 @@ def test_no_preface():
         assert outcome(run(data, 1)[0]) == GOAWAY(rules.PROTOCOL)
 
 
+WIDE = 40000
+WIDE_FRAMES = {
+    "a body": (rules.post() + frame(rules.DATA, rules.END_STREAM, 1, bytes(WIDE)), OPEN),
+    "a body that is wider": (rules.post() + frame(rules.DATA, 0, 1, bytes(WIDE + 1)),
+                             GOAWAY(rules.SIZE)),
+    "a head": (request(1, GET + field(b"a", bytes(b"a" * 25000))), OPEN),
+    "a head that no room is for": (request(1, GET + field(b"a", bytes(b"a" * 35000))),
+                                   GOAWAY(rules.SIZE)),
+    "SETTINGS": (frame(rules.SETTINGS, 0, 0, bytes(6 * 3000)), GOAWAY(rules.SIZE)),
+    "an unknown type": (frame(0x42, 0, 0, bytes(20000)), GOAWAY(rules.SIZE)),
+    "DATA inside a head": (frame(rules.HEADERS, 0, 1, GET) + frame(
+        rules.DATA, 0, 1, bytes(WIDE)), GOAWAY(rules.SIZE)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [0, 1, 7000], ids=["whole", "by 1", "by 7000"])
+@pytest.mark.parametrize("name", WIDE_FRAMES)
+def test_wide_frames_are_taken_where_they_are_announced(name, size):
+    data, expected = WIDE_FRAMES[name]
+    sent, events = run(PREFACE + SETTLED + data, size, max_frame=WIDE, max_block=30000,
+                       max_head=32768, max_line=32768)  # fmt: skip
+    said = dict(struct.iter_unpack(">HI", frames_of(sent)[0][3]))
+    assert said[5] == WIDE
+    assert outcome(sent) == expected
+    if expected is OPEN:
+        assert events[0][0] == "head" and isinstance(events[0][2], dict)
+        pieces = [it[2] for it in events if it[0] == "body"]
+        assert sum(map(len, pieces)) in (0, WIDE)
+        assert all(len(it) <= 16384 for it in pieces)         # whoever takes them has such room
+
+
 def test_settings_and_pings_are_acknowledged():
     sent, _ = run(PREFACE + SETTLED + frame(rules.PING, 0, 0, b"12345678"))
     kinds = frames_of(sent)
