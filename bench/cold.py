@@ -21,6 +21,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -80,8 +84,11 @@ def sleep_now(gateway: Gateway) -> None:
     time.sleep(0.05)
 
 
-def starts(kind: str, zygotes: int, count: int, others: str = "") -> tuple[list[float], int]:
-    """Cold starts of one function: (seconds each until the first byte, how many failed)."""
+def starts(
+    kind: str, zygotes: int, count: int, others: str = "", before: Callable[[], None] | None = None
+) -> tuple[list[float], int]:
+    """Cold starts of one function: (seconds each until the first byte, how many failed). `before`
+    is called before each."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         gateway = Gateway(Path(folder), HTTP % {"kind": kind, "zygotes": zygotes, "others": others})
         (Path(folder) / "app.py").write_text(HANDLER)
@@ -93,6 +100,8 @@ def starts(kind: str, zygotes: int, count: int, others: str = "") -> tuple[list[
             failed = 0
             for _ in range(count):
                 sleep_now(gateway)
+                if before is not None:
+                    before()
                 status, took_s = ask(gateway.port, "/function/f")
                 failed += status != 200
                 times.append(took_s)
@@ -101,28 +110,34 @@ def starts(kind: str, zygotes: int, count: int, others: str = "") -> tuple[list[
             gateway.stop()
 
 
-def bare_starts(count: int) -> list[float]:
-    """python3 server.py from its start until it accepts: seconds each."""
-    times = []
+def command_starts(count: int) -> tuple[list[float], list[float], int]:
+    """python3 server.py by turns behind the gateway until its first byte, and alone from its start
+    until it accepts: seconds each, and how many of the first failed."""
+    alone: list[float] = []
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         (Path(folder) / "server.py").write_text(SERVER)
-        for _ in range(count):
-            with socket.create_server(("127.0.0.1", 0)) as holder:
-                port = holder.getsockname()[1]
-            began_s = time.perf_counter()
-            process = subprocess.Popen(
-                [sys.executable, f"{folder}/server.py"], env={**os.environ, "PORT": str(port)}
-            )
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port)).close()
-                    break
-                except OSError:
-                    time.sleep(0.0005)
-            times.append(time.perf_counter() - began_s)
-            process.kill()
-            process.wait()
-    return times
+        times, failed = starts(
+            COMMAND, 32, count, before=lambda: alone.append(bare_start(f"{folder}/server.py"))
+        )
+    return times, alone, failed
+
+
+def bare_start(file: str) -> float:
+    """Seconds until it accepts."""
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+    began_s = time.perf_counter()
+    process = subprocess.Popen([sys.executable, file], env={**os.environ, "PORT": str(port)})
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            break
+        except OSError:
+            time.sleep(0.0005)
+    took_s = time.perf_counter() - began_s
+    process.kill()
+    process.wait()
+    return took_s
 
 
 def tell(name: str, times: list[float], failed: int = 0) -> None:
@@ -141,8 +156,9 @@ def main() -> None:
     tell("zygote", *starts(ZYGOTE, 32, count))
     tell("generic", *starts(ZYGOTE, 1, count, kept))
     tell("exec", *starts(ZYGOTE, 0, count))
-    tell("bare python3 server.py", bare_starts(count))
-    tell("command", *starts(COMMAND, 32, count))
+    times, alone, failed = command_starts(count)
+    tell("bare python3 server.py", alone)
+    tell("command", times, failed)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
+import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proxy.functions.values import Ready
 
-ACCEPT_INTERVAL_S = 0.003
+ACCEPT_INTERVAL_S = 0.002
+LOCAL = "127.0.0.1"
 ACCEPT_TIMEOUT_S = 1.0
 LINE_BYTES = 4096
 
@@ -33,6 +36,9 @@ async def wait_ready(addresses: list[str], ready: Ready | None) -> str:
 
 async def is_ready(address: str, ready: Ready | None) -> bool:
     """Ask once."""
+    known = listens(address)
+    if known is False or (known and ready is None):
+        return known
     try:
         async with asyncio.timeout(ready.timeout_ms / 1000 if ready else ACCEPT_TIMEOUT_S):
             return await _ask(address, ready.path if ready else "")
@@ -40,10 +46,23 @@ async def is_ready(address: str, ready: Ready | None) -> bool:
         return False
 
 
+def listens(address: str) -> bool | None:
+    """Does somebody listen there? None: not to be known at once. Nearly each look at a replica that
+    starts says no, so it must cost little beside the start."""
+    if address.startswith("unix:"):
+        return None if os.path.exists(address[5:]) else False  # most never listen there
+    host, _, port = address.rpartition(":")
+    if host != LOCAL:
+        return None
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as it:
+        error = it.connect_ex((host, int(port)))
+        if error == errno.EINPROGRESS:  # over loopback the answer is here already
+            error = it.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return {0: True, errno.ECONNREFUSED: False}.get(error)
+
+
 async def _ask(address: str, path: str) -> bool:
     if address.startswith("unix:"):
-        if not os.path.exists(address[5:]):  # most never listen there: this costs less than a try
-            return False
         reader, writer = await asyncio.open_unix_connection(address[5:], limit=LINE_BYTES)
     else:
         host, _, port = address.rpartition(":")

@@ -146,7 +146,7 @@ class Replicas:
                     self._start(id, order)
                 else:
                     self._fork(id, order)
-            except (OSError, ValueError, TypeError, KeyError, LookupError) as error:
+            except (OSError, ValueError, TypeError, LookupError, OverflowError) as error:
                 self._fail(id, str(error))
         elif op == "signal":
             self._signal(id, int(order.get("signal", signal.SIGTERM)))

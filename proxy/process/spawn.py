@@ -6,17 +6,17 @@ session of its own; the environment, user, folder and limits that the order says
 
 from __future__ import annotations
 
-import fcntl
 import os
 import resource
-import signal
+import struct
 from _socket import AF_UNIX, SO_PASSCRED, SOCK_SEQPACKET, SOL_SOCKET, socketpair
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
+
+from proxy.process._launch import STEPS, launch
 
 if TYPE_CHECKING:
     from _socket import socket
 
-CHANNEL_FD = 3
 LIMITS = {
     "nofile": resource.RLIMIT_NOFILE,
     "core": resource.RLIMIT_CORE,
@@ -42,15 +42,30 @@ def spawn(order: dict[str, Any], group_fd: int = -1) -> tuple[int, list[int], so
     group_fd: cgroup.procs of where it belongs, or -1. Raises OSError with what failed in the child,
     up to and with exec; ValueError or TypeError for an order that is none.
     """
-    argv = [str(word) for word in order["argv"]]
+    argv = [os.fsencode(str(word)) for word in order["argv"]]
     if not argv:
         raise ValueError("argv is empty")
-    env = {str(key): str(value) for key, value in order.get("env", {}).items()}
+    env = {os.fsencode(str(key)): os.fsencode(str(it)) for key, it in order.get("env", {}).items()}
+    if any(not key or b"=" in key for key in env):
+        raise ValueError("a variable of the environment has no name")
+    uid = order.get("uid")
+    user = None
+    if os.geteuid() == 0 and uid is not None:
+        user = int(uid), int(order.get("gid", uid))
+    limits = [(LIMITS[name], int(value)) for name, value in order.get("limits", {}).items()]
+    cwd = os.fsencode(order["cwd"]) if order.get("cwd") else None
+    paths = [argv[0]]
+    if b"/" not in argv[0]:
+        paths = [
+            os.path.join(os.fsencode(it), argv[0]) for it in os.get_exec_path(order.get("env", {}))
+        ]
+    environ = [key + b"=" + it for key, it in env.items()]
     ours: list[int] = []
     theirs: list[int] = []
     channel = None
     told, tell = os.pipe()
     try:
+        theirs.append(os.open(os.devnull, os.O_RDONLY))
         for _ in range(2):
             read_end, write_end = os.pipe()
             ours.append(read_end)
@@ -59,67 +74,22 @@ def spawn(order: dict[str, Any], group_fd: int = -1) -> tuple[int, list[int], so
             channel, far = socketpair(AF_UNIX, SOCK_SEQPACKET)
             channel.setsockopt(SOL_SOCKET, SO_PASSCRED, 1)  # before anything can be said
             theirs.append(far.detach())
-        pid = os.fork()
-        if pid == 0:
-            _become(argv, env, order, theirs, tell, group_fd)
+        nice = int(order.get("nice") or 0)
+        pid = launch(paths, argv, environ, cwd, theirs, tell, group_fd, nice, user, limits)
     except BaseException:
-        for fd in [*ours, *theirs, told, tell]:
+        for fd in [*ours, told]:
             os.close(fd)
         raise
-    for fd in [*theirs, tell]:
-        os.close(fd)
+    finally:
+        for fd in [*theirs, tell]:
+            os.close(fd)
     failure = os.read(told, 4096)  # empty: exec closed it
     os.close(told)
     if failure:
         os.waitpid(pid, 0)
         for fd in ours:
             os.close(fd)
-        raise OSError(failure.decode("utf-8", "replace"))
+        step, error = struct.unpack("ii", failure)
+        where = f"{STEPS[step]}: " if STEPS[step] else ""
+        raise OSError(f"{os.fsdecode(argv[0])}: {where}{os.strerror(error)}")
     return pid, ours, channel
-
-
-def _become(
-    argv: list[str],
-    env: dict[str, str],
-    order: dict[str, Any],
-    fds: list[int],
-    tell: int,
-    group_fd: int,
-) -> NoReturn:
-    """In the child."""
-    try:
-        os.setsid()
-        for number in range(1, signal.NSIG):
-            if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
-                signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        if group_fd >= 0:
-            os.write(group_fd, b"0")
-        null = os.open(os.devnull, os.O_RDONLY)
-        # Out of the way of 0 … 3 first: a pipe may have one of these numbers.
-        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in [null, *fds, tell]]
-        tell = high.pop()
-        for number, fd in enumerate(high):
-            os.dup2(fd, number, inheritable=True)
-        last = len(high) - 1
-        os.closerange(last + 1, tell)
-        os.closerange(tell + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        if order.get("nice"):
-            os.setpriority(os.PRIO_PROCESS, 0, int(order["nice"]))
-        if os.geteuid() == 0 and order.get("uid") is not None:
-            gid = int(order.get("gid", order["uid"]))
-            os.setgroups([gid])
-            os.setgid(gid)
-            os.setuid(int(order["uid"]))
-        # after the change of user: what is too many for its new limits must fail for it
-        for name, value in order.get("limits", {}).items():
-            _, most = resource.getrlimit(LIMITS[name])
-            number = int(value) if most < 0 else min(int(value), most)
-            resource.setrlimit(LIMITS[name], (number, number))
-        if order.get("cwd"):
-            os.chdir(order["cwd"])
-        os.execvpe(argv[0], argv, env)
-    except BaseException as error:
-        os.write(tell, f"{argv[0]}: {error}".encode("utf-8", "replace")[:4000])
-    finally:
-        os._exit(127)

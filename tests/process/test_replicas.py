@@ -52,6 +52,59 @@ def test_what_cannot_start_is_told(replicas: Replicas):
     assert controller.hear("exited")["status"] == 0
 
 
+@pytest.mark.parametrize("more, told", [
+    ({"cwd": "/no/such/folder"}, "/bin/true: its folder: No such file"),
+    ({"cwd": "/bin/true"}, "its folder: Not a directory"),
+    ({"argv": ["/etc/passwd"]}, "/etc/passwd: Permission denied"),
+    ({"argv": ["no-such-program"], "env": {"PATH": "/bin:/etc"}}, "no-such-program: No such file"),
+    ({"argv": ["passwd"], "env": {"PATH": "/etc:/nowhere"}}, "passwd: Permission denied"),
+    ({"argv": ["/bin/echo", "a\0b"]}, "a zero byte"),
+    ({"env": {"A": "b\0c"}}, "a zero byte"),
+    ({"env": {"A=B": "c"}}, "has no name"),
+    ({"env": {"": "c"}}, "has no name"),
+    ({"limits": {"none": 1}}, "none"),
+    ({"uid": -1}, "negative"),
+    ({"limits": {"nofile": 1 << 70}}, "too large"),
+])  # fmt: skip
+def test_why_it_cannot_start_is_told_in_words(replicas: Replicas, more, told):
+    controller = Controller(replicas)
+    before = sorted(os.listdir("/proc/self/fd"))
+    controller.order(**{"op": "start", "id": "a", "argv": ["/bin/true"], **more})
+    assert told in controller.hear("failed")["error"]
+    assert sorted(os.listdir("/proc/self/fd")) == before  # nothing is left of it
+    assert not replicas.pids_of_own()
+
+
+def test_it_begins_with_signals_as_they_come(replicas: Replicas):
+    """Ours are blocked, and one is ignored: none of that is inherited."""
+    controller = Controller(replicas)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+    try:
+        controller.order(op="start", id="a", argv=["/bin/cat", "/proc/self/status"])
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGUSR1})
+    controller.hear("exited")
+    lines = os.read(controller.fds[0], 9999).decode().splitlines()
+    said = dict(line.split(":\t") for line in lines)
+    assert {int(said[it], 16) for it in ("SigBlk", "SigIgn", "SigCgt")} == {0}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a process to another user")
+def test_another_user_has_nothing_of_ours(replicas: Replicas):
+    controller = Controller(replicas)
+    argv = ["/bin/sh", "-c", "id; ulimit -n; pwd; ps -o sid= -o pid= -p $$"]
+    controller.order(op="start", id="a", argv=argv, uid=65534, gid=65534, cwd="/",
+                     env={"PATH": os.environ["PATH"]}, limits={"nofile": 50}, nice=3)  # fmt: skip
+    pid = controller.hear("started")["pid"]
+    controller.hear("exited")
+    who, files, folder, session = os.read(controller.fds[0], 999).decode().splitlines()
+    assert who.split()[0].startswith("uid=65534(")
+    assert who.split("groups=")[1].startswith("65534(")
+    assert "," not in who
+    assert (files, folder) == ("50", "/")
+    assert session.split() == [str(pid), str(pid)]
+
+
 def test_the_whole_group_is_signalled(replicas: Replicas):
     controller = Controller(replicas)
     controller.order(op="start", id="a", argv=["/bin/sh", "-c", "sleep 60 & wait"])
