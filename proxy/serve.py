@@ -45,6 +45,7 @@ class Serving:
         self.worker.max_connections = connections_of(model)
         self.worker.on_full, self.worker.on_room = self.on_full, self.on_room
         self.followers: list = []
+        self.checkers: list = []
         self.endpoints: list = []  # of QUIC
         self.mailboxes: Any = None
         self.leave_by_s = 0.0
@@ -59,6 +60,7 @@ class Serving:
         self.loop.run_until_complete(self.follow_functions(made))
         self.open(made)
         self.follow_names(made)
+        self.check_health(made)
         self.loop.add_reader(self.seat.control_fd, self.on_order)
         gc.collect()
         gc.freeze()
@@ -159,12 +161,19 @@ class Serving:
 
     def follow_names(self, made: plan.Plan) -> None:
         """Keep the peers of `server NAME resolve` what the name servers say."""
-        groups = [it for it in (made.upstreams, made.stream_upstreams, made.mqtt_upstreams) if it]
-        for upstream, settings in [pair for it in groups for pair in it.to_follow()]:
+        for upstream, settings in [pair for it in groups_of(made) for pair in it.to_follow()]:
             from proxy.upstream.follow import follow
 
             resolver = made.resolver_of(settings.resolver)
             self.followers.append(self.loop.create_task(follow(upstream, settings, resolver)))
+
+    def check_health(self, made: plan.Plan) -> None:
+        """Ask the peers of upstreams that say `health_check` how they are."""
+        for upstream, check in [pair for it in groups_of(made) for pair in it.checks]:
+            from proxy.upstream.health import Checker
+
+            checker = Checker(upstream, check, lambda text: self.seat.error_log.write(WARN, text))
+            self.checkers.append(self.loop.create_task(checker.run()))
 
     def on_order(self) -> None:
         for order in self.seat.take_orders():
@@ -189,6 +198,8 @@ class Serving:
 
     def quit(self, leave_code: int) -> None:
         self.stop_accepting()
+        for task in self.checkers:  # somebody who stays may do it
+            task.cancel()
         self.leave_by_s = self.loop.time() + HANDSHAKES_S
         self.worker.on_empty = self.on_empty
         self.worker.quit(leave_code)
@@ -202,6 +213,11 @@ class Serving:
             self.loop.call_later(LOOK_S, self.on_empty)
         else:
             self.loop.stop()
+
+
+def groups_of(made: plan.Plan) -> list[Any]:
+    """The Upstreams of http, stream and mqtt, where there are any."""
+    return [it for it in (made.upstreams, made.stream_upstreams, made.mqtt_upstreams) if it]
 
 
 def connections_of(model: Block) -> int:

@@ -130,9 +130,10 @@ directive("balance", BOTH, read=g.read_balance, least=1, most=5, default=Balance
           "[slow_start=TIME]",
           doc="Which replica is asked: of two taken at random the one with fewer requests, each in"
           " turn, or by consistent hash the same one for the same key.")
-directive("ready", BOTH, read=g.read_ready, least=1, most=3,
-          syntax="PATH [interval=TIME] [timeout=TIME]",
-          doc="The path that must answer 2xx or 3xx before a replica is sent requests.")
+directive("ready", BOTH, read=g.read_ready, least=1, most=4,
+          syntax="PATH | grpc [service=NAME] [interval=TIME] [timeout=TIME]",
+          doc="The path that must answer 2xx or 3xx before a replica is sent requests; grpc: it "
+          "must say by grpc.health.v1 that it is serving.")
 directive("start_timeout", BOTH, Duration(), default="60s",
           doc="How long a replica may take until it is ready.")
 directive("drain_timeout", BOTH, Duration(), default="30s",

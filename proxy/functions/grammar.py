@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 PATH = re.compile(r"/[!-~]{0,1023}")
+SERVICE = re.compile(r"[!-~]{1,127}")
 VERSION_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,30}[A-Za-z0-9])?")
 SECRET_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 PROVIDER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
@@ -135,17 +136,23 @@ def read_env(args: list[Token], block: Block) -> tuple[str, str]:
 
 
 def read_ready(args: list[Token], block: Block) -> Ready:
-    """`ready PATH [interval=TIME] [timeout=TIME]`."""
-    if PATH.fullmatch(args[0]) is None:
+    """`ready PATH | grpc [service=NAME] [interval=TIME] [timeout=TIME]`."""
+    is_grpc = args[0] == "grpc"
+    service = ""
+    if not is_grpc and PATH.fullmatch(args[0]) is None:
         raise ConfError(args[0], f'invalid path "{args[0]}" in "ready" directive')
     times = {"interval": Ready("/").interval_ms, "timeout": Ready("/").timeout_ms}
     for word in args[1:]:
         name, equals, text = word.partition("=")
         number = read_ms(text)
+        if is_grpc and name == "service" and SERVICE.fullmatch(text):
+            service = str(text)
+            continue
         if name not in times or not equals or not number:
             raise ConfError(word, f'invalid parameter "{word}"')
         times[name] = number
-    return Ready(str(args[0]), times["interval"], times["timeout"])
+    path = "" if is_grpc else str(args[0])
+    return Ready(path, times["interval"], times["timeout"], service)
 
 
 def read_labels(args: list[Token], block: Block) -> tuple[tuple[str, str], ...]:

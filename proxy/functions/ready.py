@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
 from typing import TYPE_CHECKING
+
+from proxy.upstream.asking import SERVING, ask_health, ask_status, connected
 
 if TYPE_CHECKING:
     from proxy.functions.values import Ready
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 ACCEPT_INTERVAL_S = 0.002
 LOCAL = "127.0.0.1"
 ACCEPT_TIMEOUT_S = 1.0
-LINE_BYTES = 4096
 
 
 async def wait_ready(addresses: list[str], ready: Ready | None) -> str:
@@ -41,7 +41,7 @@ async def is_ready(address: str, ready: Ready | None) -> bool:
         return known
     try:
         async with asyncio.timeout(ready.timeout_ms / 1000 if ready else ACCEPT_TIMEOUT_S):
-            return await _ask(address, ready.path if ready else "")
+            return await _ask(address, ready)
     except (OSError, EOFError, ValueError):  # a timeout is an OSError
         return False
 
@@ -61,22 +61,10 @@ def listens(address: str) -> bool | None:
         return {0: True, errno.ECONNREFUSED: False}.get(error)
 
 
-async def _ask(address: str, path: str) -> bool:
-    if address.startswith("unix:"):
-        reader, writer = await asyncio.open_unix_connection(address[5:], limit=LINE_BYTES)
-    else:
-        host, _, port = address.rpartition(":")
-        reader, writer = await asyncio.open_connection(host, int(port), limit=LINE_BYTES)
-    try:
-        if not path:
+async def _ask(address: str, ready: Ready | None) -> bool:
+    async with connected(address) as (reader, writer):
+        if ready is None:
             return True
-        writer.write(
-            f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: headrace-ready\r\n"
-            "Connection: close\r\n\r\n".encode("ascii")
-        )
-        words = (await reader.readuntil(b"\n")).split(None, 2)
-        return len(words) >= 2 and words[0].startswith(b"HTTP/1.") and words[1][:1] in (b"2", b"3")
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        if not ready.path:
+            return await ask_health(reader, writer, ready.service, "localhost") == (0, SERVING)
+        return 200 <= await ask_status(reader, writer, ready.path, "localhost") < 400

@@ -13,11 +13,13 @@ LIMITLESS = 0
 
 
 class Ready(NamedTuple):
-    """`ready PATH`: interval_ms is the longest pause between two looks, timeout_ms is for one."""
+    """`ready PATH`: interval_ms is the longest pause between two looks, timeout_ms is for one.
+    path "": `ready grpc`, Health/Check of gRPC is asked for `service`."""
 
     path: str
     interval_ms: int = 20
     timeout_ms: int = 1000
+    service: str = ""
 
 
 class Limits(NamedTuple):

@@ -90,7 +90,7 @@ def peer_states(upstreams: Iterable[Any]) -> list[tuple[str, str, bool, int]]:
     for upstream in upstreams:
         for peer in upstream.peers:
             name = (upstream.name.decode("latin-1"), peer.name.decode("latin-1"))
-            is_up = not peer.is_down and not (peer.max_fails and peer.fails >= peer.max_fails)
+            is_up = not peer.is_out and not (peer.max_fails and peer.fails >= peer.max_fails)
             was_up, active = found.get(name, (False, 0))
             found[name] = (is_up or was_up, active + peer.conns)
     return [(*name, *state) for name, state in found.items()]

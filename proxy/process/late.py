@@ -25,6 +25,7 @@ NAMES = (
     "dns.rdatatype", "dns.rdtypes.IN.A", "dns.rdtypes.IN.AAAA", "dns.rdtypes.IN.SRV",
     "dns.rdtypes.ANY.CNAME", "dns.rdtypes.ANY.SOA", "dns.rdtypes.ANY.OPT",
 )  # fmt: skip
+HEALTH = ("proxy.upstream.asking", "proxy.upstream.health", "proxy.wire.h2_door", "ssl")
 QUIC = (
     "proxy.quic.endpoint", "proxy.quic.ids", "proxy.quic.mailbox", "proxy.quic.transport",
     "proxy.quic.with_aioquic",
@@ -65,6 +66,8 @@ def names(generation: Generation, is_controller: bool) -> Iterator[str]:
     blocks = list(generation.model.below())
     if any(it.own("resolver") for it in blocks):
         yield from NAMES
+    if any(it.own("health_check") or it.own("ready") for it in blocks):
+        yield from HEALTH
     if not is_controller and any(it.is_quic for it in generation.addresses):
         yield from QUIC
     if generation.model.find("mqtt"):

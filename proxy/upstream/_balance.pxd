@@ -52,6 +52,7 @@ cdef struct PeerCore:
     uint32_t slot         # its mark in Tried, stable while it is in the table
     uint32_t server       # number of its server text: addresses of one name share it
     uint8_t is_down
+    uint8_t is_checked    # state.is_unhealthy counts
     uint64_t warm_ms      # until then it gets less than its share (slow start), 0: never less
     void* owner           # the Peer, borrowed: the table holds the reference
 
@@ -125,6 +126,8 @@ cdef class Upstream:
     cdef ZoneHead* zone_head
     cdef uint32_t row                  # of the zone's ledger
     cdef bint is_locked
+    cdef bint is_checked               # checks decide which peers may be asked …
+    cdef bint is_mandatory             # … and none is before its first
     cdef list peers_                   # every Peer of the table, primaries first
     cdef uint64_t seed                 # random
     cdef public uint64_t slow_start_ms  # of new peers beside others; random_two alone obeys
@@ -157,6 +160,11 @@ cdef Peer pick_alike(Upstream u, Tried* t, Str key, uint64_t now_ms)
 # Give the peer back, once a pick. Counts t.tries down (0 if the upstream is single).
 # t may be NULL when the request is over.
 cdef void on_released(Upstream u, Peer p, Tried* t, Outcome outcome, uint64_t now_ms) noexcept
+
+
+cdef inline bint is_out(const PeerCore* c) noexcept nogil:
+    """By the conf's word, or by that of the checks of its health."""
+    return c.is_down or c.is_checked and c.state.is_unhealthy
 
 
 # FNV-1a that goes on from h, and its weak high bits mixed at last (splitmix64): the same in all

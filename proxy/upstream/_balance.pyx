@@ -147,6 +147,10 @@ cdef class Peer:
         return bool(self.core.is_down)
 
     @property
+    def is_out(self):
+        return bool(is_out(&self.core))
+
+    @property
     def conns(self):
         """Connections in use, of all workers if the upstream has a zone."""
         return self.core.state.conns
@@ -285,6 +289,8 @@ cdef class Upstream:
                 while slot in used:
                     slot += 1
                 p.core.slot = slot
+                p.core.is_checked = self.is_checked
+                p.own.is_unhealthy = self.is_mandatory
                 used.add(slot)
         before = self.peers_
         free_table(&self.primary)
@@ -443,7 +449,7 @@ cdef inline void mark_tried(Tried* t, uint32_t slot) noexcept nogil:
 
 cdef inline bint may_take(PeerCore* c, uint64_t now_ms) noexcept nogil:
     """Not down, not failed within fail_timeout, below max_conns."""
-    if c.is_down:
+    if is_out(c):
         return False
     if (c.max_fails and c.state.fails >= c.max_fails
             and <int64_t>(now_ms - c.state.checked_ms) <= <int64_t>c.fail_timeout_ms):
@@ -453,7 +459,7 @@ cdef inline bint may_take(PeerCore* c, uint64_t now_ms) noexcept nogil:
 
 cdef inline bint is_busy(PeerCore* c, uint64_t now_ms) noexcept nogil:
     """At max_conns, and nothing else is against it."""
-    if c.is_down or not c.max_conns or c.state.conns < c.max_conns:
+    if is_out(c) or not c.max_conns or c.state.conns < c.max_conns:
         return False
     return not (c.max_fails and c.state.fails >= c.max_fails
                 and <int64_t>(now_ms - c.state.checked_ms) <= <int64_t>c.fail_timeout_ms)
@@ -480,7 +486,7 @@ cdef PeerCore* pick_round_robin(Table* table, Tried* t, uint64_t now_ms) noexcep
     if table.is_single:
         # never out for its failures, and asked again however often it was tried
         c = table.rows[0]
-        if c.is_down or (c.max_conns and c.state.conns >= c.max_conns):
+        if is_out(c) or (c.max_conns and c.state.conns >= c.max_conns):
             return NULL
         return c
     for i in range(table.n):

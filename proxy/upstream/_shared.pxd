@@ -27,12 +27,12 @@ cdef struct PeerState:
     uint32_t fails
     uint32_t conns
     uint32_t refs         # rows that know it
-    uint32_t reserved
+    uint32_t is_unhealthy  # so the checks of its health say (_health.pyx)
 
 
 cdef struct PeersHead:
     uint32_t n_slots
-    uint32_t reserved
+    uint32_t checker      # pid of who checks the peers' health, 0: nobody
     uint32_t pids[64]     # ROWS; whose row it is, 0: free
 
 
@@ -61,6 +61,10 @@ cdef inline bint lock_peers(ZoneHead* z) noexcept nogil:
 cdef inline void unlock_peers(ZoneHead* z) noexcept nogil:
     zone_unlock(z, 0)
 
+
+# Under the lock: the seat of who checks, of which there is one.
+cdef bint take_seat(ZoneHead* z) noexcept      # False: a living process has it
+cdef void leave_seat(ZoneHead* z) noexcept
 
 # Under the lock: take and leave a row or a slot.
 cdef int take_row(ZoneHead* z) noexcept

@@ -44,7 +44,24 @@ def forget_process(Zone zone not None, uint32_t pid):
     for row in range(ROWS):
         if pid and peers_head(zone.head).pids[row] == pid:
             leave_row(zone.head, row)
+    if pid and peers_head(zone.head).checker == pid:
+        peers_head(zone.head).checker = 0
     unlock_peers(zone.head)
+
+
+cdef bint take_seat(ZoneHead* z) noexcept:
+    cdef PeersHead* head = peers_head(z)
+    cdef uint32_t me = <uint32_t>getpid()
+    if head.checker and head.checker != me and not (
+            kill(<int>head.checker, 0) < 0 and errno == ESRCH):
+        return False
+    head.checker = me
+    return True
+
+
+cdef void leave_seat(ZoneHead* z) noexcept:
+    if peers_head(z).checker == <uint32_t>getpid():
+        peers_head(z).checker = 0
 
 
 cdef int take_row(ZoneHead* z) noexcept:

@@ -39,6 +39,7 @@ from proxy.conf.values import (
     read_seconds,
     read_temp_path,
 )
+from proxy.upstream.health import read_health_check
 from proxy.upstream.next_upstream import read_next_upstream
 from proxy.upstream.proxy_pass import read_proxy_pass
 from proxy.upstream.rewrite_reply import (
@@ -250,6 +251,14 @@ directive(
 directive(
     "zone", GROUP, read=read_zone, most=2, inherit=False, syntax="name [size]",
     doc="Shares the state of the servers among all workers.",
+)
+directive(
+    "health_check", GROUP, read=read_health_check, least=0, most=None, inherit=False,
+    syntax="[type=http|grpc|tcp] [uri=PATH] [status=CODE[-CODE],…] [grpc_service=NAME] "
+    "[grpc_status=CODE] [interval=TIME] [jitter=TIME] [timeout=TIME] [fails=N] [passes=N] "
+    "[port=N] [host=NAME] [tls] [mandatory]",
+    doc="Asks each server now and then, and leaves out who does not answer well; needs a zone. "
+    "mandatory: who was never asked is left out, too.",
 )
 directive(
     "hash", GROUP, read=read_hash, most=2, inherit=False, syntax="key [consistent]",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import proxy.upstream._variables  # noqa: F401  (declares $proxy_host and its kin)
 from proxy.base._shm import Zone
+from proxy.upstream._health import begin as begin_checks
 from proxy.upstream._rewrite import freeze_cookies, freeze_redirects
 from proxy.upstream._settings import ProxySettings
 from proxy.upstream._sticky import StickyCookie, StickyKey
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from proxy.conf.inherit import Block
     from proxy.upstream._balance import Upstream
     from proxy.upstream.dynamic import Resolver
+    from proxy.upstream.health import HealthCheck
     from proxy.upstream.proxy_pass import Target
     from proxy.upstream.servers import UpstreamSettings
     from proxy.upstream.sticky import Sticky
@@ -73,6 +75,7 @@ class Upstreams:
         self.named: dict[str, Upstream] = {}
         self.implicit: dict[str, Upstream] = {}
         self.settings: dict[str, UpstreamSettings] = {}
+        self.checks: list[tuple[Upstream, HealthCheck]] = []
         self.contexts: TlsContexts | None = None
         for block in http.find("upstream"):
             settings = read_upstream(block)
@@ -86,6 +89,10 @@ class Upstreams:
             if sticky is not None:
                 upstream.sticky = make_sticky(sticky, block)
             upstream.queue = block.own("queue")
+            check = block.own("health_check")
+            if check is not None:
+                begin_checks(upstream, check.is_mandatory)
+                self.checks.append((upstream, check))
             key = upstream.name.decode().lower()
             self.named[key] = upstream
             self.settings[key] = settings

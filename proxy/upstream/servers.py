@@ -179,6 +179,8 @@ def check_upstream(block: Block) -> None:
         raise block.error(
             f'resolving names at run time requires upstream "{name}" to be in shared memory'
         )
+    if block.own("health_check") is not None and block.own("zone") is None:
+        raise block.error(f'checks of health require upstream "{name}" to be in shared memory')
     for other in block.parent.find("upstream") if block.parent else ():
         if other is not block and other.args[0].lower() == name.lower():
             raise block.error(f'duplicate upstream "{name}"')

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ class Methods:
 
 
 class Server:
-    """A server on a free port of 127.0.0.1; `credentials` for TLS."""
+    """A server on a free port of 127.0.0.1; `credentials` for TLS, `more` adds services."""
 
     def __init__(
         self,
@@ -112,6 +112,7 @@ class Server:
         port: int = 0,
         options: list[tuple[str, Any]] | None = None,
         threads: int = 32,
+        more: Callable[[grpc.Server], None] = lambda _server: None,
     ) -> None:
         self.methods = m = methods or Methods()
         self.server = grpc.server(ThreadPoolExecutor(threads), options=OPTIONS + (options or []))
@@ -129,6 +130,7 @@ class Server:
         self.server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler("test.Test", handlers)]
         )
+        more(self.server)
         address = f"127.0.0.1:{port}"
         if credentials is None:
             self.port = self.server.add_insecure_port(address)
@@ -210,6 +212,17 @@ class OwnProcess:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+
+
+def keys_of(folder: Path) -> tuple[bytes, bytes]:
+    """(key, certificate) of a.test, also as key.pem and cert.pem in the folder."""
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=a.test"
+    subprocess.run(
+        [*make.split(), "-addext", "subjectAltName=DNS:a.test", "-keyout",
+         str(folder / "key.pem"), "-out", str(folder / "cert.pem")],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return (folder / "key.pem").read_bytes(), (folder / "cert.pem").read_bytes()
 
 
 def code_of(error: grpc.RpcError) -> str:

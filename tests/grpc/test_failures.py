@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 from gateway import wait_for
-from services import Calls, Methods, OwnProcess, Server, code_of
+from services import Calls, Methods, OwnProcess, Server, code_of, keys_of
 
 PASS = "server { listen %%PORT%%; http2 on; location / { grpc_pass grpc://ADDRESS; MORE } }"
 
@@ -204,12 +203,7 @@ def test_a_stalled_reader_stops_nobody_else(headrace, server: Server) -> None:
 @pytest.fixture
 def keys(tmp_path: Path) -> tuple[bytes, bytes]:
     """(key, certificate) of a.test."""
-    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=a.test"
-    subprocess.run(
-        [*make.split(), "-addext", "subjectAltName=DNS:a.test", "-keyout", "key.pem", "-out",
-         "cert.pem"], cwd=tmp_path, check=True, capture_output=True,
-    )  # fmt: skip
-    return (tmp_path / "key.pem").read_bytes(), (tmp_path / "cert.pem").read_bytes()
+    return keys_of(tmp_path)
 
 
 def test_tls_on_both_sides(headrace, keys: tuple[bytes, bytes], tmp_path: Path) -> None:
