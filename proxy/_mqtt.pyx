@@ -8,7 +8,7 @@
 
 from cython cimport final
 from libc.errno cimport EAGAIN, ECONNRESET, EINPROGRESS, EINTR, EPIPE, errno
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memmove, memset, strerror
@@ -24,9 +24,11 @@ from proxy.engine._accept cimport Acceptor
 from proxy.engine._link cimport Link, read_buffer
 from proxy.engine._tls cimport Door, begin_server, plain
 from proxy.engine._watch cimport READABLE
+from proxy.engine._way cimport Way, begin_way, wrong_peer
 from proxy.engine._wheel cimport Wheel, set_deadline
 from proxy.filters._access cimport AccessSettings, judge_address
 from proxy.limits._admit cimport LimitSettings, give_conns, take_conns
+from proxy.limits._paces cimport Pace, PaceZone, is_holder, put_holder, take_paces
 from proxy.mqtt._facts cimport MqttFacts
 from proxy.mqtt._settings cimport MqttServer
 from proxy.mqtt._topics cimport MAY_PUBLISH, MAY_SUBSCRIBE, holds, may
@@ -43,8 +45,12 @@ from proxy.wire._websocket cimport (
     WS_PONG, WS_TEXT, Frames, begin_frames, put_close, put_control, read_websocket,
 )
 
+from hashlib import blake2b
+from os import urandom
+
 from proxy.mqtt.credentials import BAD, BROKEN, GOOD, common_name
 from proxy.mqtt.publishing import Message
+from proxy.mqtt.suback import merge_suback
 from proxy.mqtt.upgrade import HEAD_BYTES as UPGRADE_BYTES
 from proxy.mqtt.upgrade import answer as answer_upgrade
 from proxy.mqtt.upgrade import forwarded_for
@@ -86,8 +92,9 @@ cdef enum:
     BUSY_MS = 100                 # beyond, a client is not read for so long
     SEND_MS = 60000               # a broker that takes nothing for so long is given up
     LEAVE_MS = 10000              # what was written may still go out for so long
-    TOKEN = 1000000               # one PUBLISH in a bucket, and 1000 one of its bytes
-    BYTE_TOKEN = 1000
+    MERGES_MOST = 32              # SUBSCRIBEs of a client that a broker has to answer in part
+    SUBACK_MOST = 64 * 1024       # bytes of such an answer
+    KEY_BYTES = 24                # of a client, for what all workers know of it
 
 cdef enum MqttState:
     M_HEADER = 0                  # waits for the client's PROXY header
@@ -96,10 +103,11 @@ cdef enum MqttState:
     M_CONNECT = 3                 # … for its CONNECT
     M_CHECKING = 4                # a thread looks at its password
     M_DIALING = 5
-    M_CONNACK = 6                 # … for the broker's CONNACK
-    M_RELAYING = 7
-    M_SERVING = 8                 # there is no broker but us
-    M_OVER = 9
+    M_SECURING = 6                # the broker's TLS handshake
+    M_CONNACK = 7                 # … for the broker's CONNACK
+    M_RELAYING = 8
+    M_SERVING = 9                 # there is no broker but us
+    M_OVER = 10
 
 cdef enum Counted:                # rows of COUNTED
     N_CONNECTED = 0
@@ -201,7 +209,10 @@ cdef class MqttLink(Link):
         n = recv(self.fd, read_buffer, PIECE_BYTES if self.most_bytes == 0 else self.most_bytes, 0)
         if n > 0:
             if not self.is_client:
-                on_answer(s, read_buffer, <size_t>n)
+                if self.tls is None:
+                    on_answer(s, read_buffer, <size_t>n)
+                else:
+                    unseal_broker(s, read_buffer, <size_t>n)
             elif s.state == M_HEADER:
                 read_header(s, read_buffer, <size_t>n)
             elif self.tls is not None:
@@ -276,14 +287,19 @@ cdef class MqttSession:
     cdef uint64_t due_ms
     cdef uint64_t begun_ms
     cdef uint64_t dialed_ms       # when the first broker was asked
-    cdef uint64_t filled_ms       # the buckets
-    cdef int64_t tokens
-    cdef int64_t byte_tokens
+    cdef bytes tls_name           # whom the broker's certificate must name
+    cdef char[KEY_BYTES] pace_key  # whose rates these are
+    cdef char[KEY_BYTES] own_key   # whose session this is, without a broker
+    cdef uint64_t holder          # its number: a newer one takes over
     cdef Held held                # of the client: not whole, or not to be looked at yet
     cdef Held hello               # its CONNECT, until a broker took it
     cdef Held answer              # of the broker, before its CONNACK
     cdef Held said                # ours to the client, until the broker's packet is over
     cdef Boundary down            # of what the broker says
+    cdef Held instead             # goes on instead of the packet that is judged
+    cdef list merges              # of SUBSCRIBEs that went on in part: (packet id, our codes)
+    cdef Held suback              # the broker's answer to one, until it is whole
+    cdef bint collects            # it is coming
     cdef uint8_t* aliases         # a bit: a PUBLISH of that Topic Alias was let through
     cdef Frames frames
     cdef uint8_t ping[125]
@@ -300,6 +316,8 @@ cdef class MqttSession:
         free(self.hello.p)
         free(self.answer.p)
         free(self.said.p)
+        free(self.instead.p)
+        free(self.suback.p)
         free(self.aliases)
 
     def on_checked(self, task):

@@ -27,6 +27,7 @@ from proxy.engine._accept cimport Acceptor
 from proxy.engine._link cimport Link, read_buffer
 from proxy.engine._pipe cimport PIPE_BYTES, give_pipe, move_bytes, take_pipe
 from proxy.engine._tls cimport Door, begin_server, plain
+from proxy.engine._way cimport Way, begin_way, wrong_peer
 from proxy.engine._watch cimport FAILED, READABLE, WRITABLE
 from proxy.engine._wheel cimport Wheel, set_deadline
 from proxy.filters._access cimport AccessSettings, judge_address
@@ -89,168 +90,12 @@ cdef enum SessionState:
     S_PREREAD = 2
     S_RESOLVING = 3
     S_DIALING = 4
-    S_PIPING = 5
-    S_OVER = 6
+    S_SECURING = 5        # the upstream's TLS handshake
+    S_PIPING = 6
+    S_OVER = 7
 
 
-@final
-cdef class Sessions:
-    """What all sessions of a worker share."""
-    cdef object worker            # counts their connections among its own
-    cdef Wheel wheel
-    cdef list free_requests
-
-    def __init__(self, worker, Wheel wheel not None):
-        self.worker = worker
-        self.wheel = wheel
-        self.free_requests = []
-
-    def accept(self, StreamListener listener not None, int fd):
-        """Accept on `fd`, which is ours from now on. Raises OSError."""
-        listener.house = self
-        listener.open(fd, self.wheel)
-
-
-@final
-cdef class StreamListener(Acceptor):
-    """One listen address of stream { }."""
-    cdef Sessions house
-    cdef public object key            # as process/ names it
-    cdef public Server address        # named by the key, for the error log
-    cdef public StreamServer server
-    cdef public Door tls              # None: plain
-    cdef public bint is_proxied       # proxy_protocol: a PROXY header comes first
-
-    cdef void on_accepted(self, int fd, const void* address) noexcept:
-        cdef Session s = Session.__new__(Session)
-        cdef Side c = Side.__new__(Side)
-        if self.tls is not None:
-            try:
-                c.tls = begin_server(self.tls)
-            except MemoryError:
-                c_close(fd)
-                return
-        c.is_client = True
-        c.house = self.house
-        c.session = s
-        if c.open(fd) == 0:
-            s.begin(self, c, address)
-
-
-@final
-cdef class Side(Link):
-    """One of the two connections of a session."""
-    cdef Session session          # None: it only writes what is left, and closes
-    cdef Sessions house
-    cdef bint is_client
-    cdef bint is_counted
-    cdef uint8_t burst            # whole pieces in a row
-    cdef int[2] ends              # of the pipe that its bytes lie in, while in_pipe
-    cdef size_t in_pipe
-
-    cdef void on_ready(self, int events) noexcept:
-        cdef Session s = self.session
-        cdef Side other
-        cdef int error
-        if self.is_dialing or s is None or s.state != S_PIPING:
-            Link.on_ready(self, events)
-            return
-        tick()
-        if events & FAILED and (self.is_paused or self.is_ended or self.in_pipe):
-            error = error_of(self.fd)            # nobody reads, so nobody would meet it
-            if error:
-                s.lose(self, error)
-                return
-        other = s.upstream if self.is_client else s.client
-        if events & WRITABLE and other.in_pipe:
-            events &= ~WRITABLE
-            s.splice(other, self)
-            if self.fd < 0 or self.session is None:
-                return
-        if events:
-            Link.on_ready(self, events)
-
-    cdef void receive(self) noexcept:
-        cdef Session s = self.session
-        cdef ssize_t n
-        cdef size_t want
-        if s is None or self.is_paused or self.is_ended or self.is_closing or self.in_pipe:
-            self.watch(self.mask & ~READABLE)
-            return
-        tick()
-        if self.burst >= BURST and s.may_splice(self):
-            s.splice(self, s.upstream if self.is_client else s.client)
-            return
-        want = PIECE_BYTES if self.most_bytes == 0 else self.most_bytes
-        n = recv(self.fd, read_buffer, want, 0)
-        if n > 0:
-            self.burst = self.burst + 1 if n == PIECE_BYTES and self.burst < BURST else (
-                self.burst if n == PIECE_BYTES else 0)
-            if self.tls is not None and s.state != S_HEADER:
-                s.take_sealed(self, <size_t>n)
-            else:
-                s.take(self, read_buffer, <size_t>n)
-        elif n == 0:
-            self.is_ended = True
-            self.watch(self.mask & ~READABLE)
-            s.on_ended(self)
-        elif errno != EAGAIN and errno != EINTR:
-            s.lose(self, errno)
-
-    cdef void on_dialed(self, int error) noexcept:
-        tick()
-        if self.session is not None:
-            self.session.on_dialed(error)
-
-    cdef void on_drained(self) noexcept:
-        if self.session is not None:
-            self.session.on_drained(self)
-
-    cdef void on_deadline(self) noexcept:
-        if self.session is not None:
-            self.session.on_deadline()
-        else:
-            self.abort()                         # nobody takes what is left
-
-    cdef void on_lost(self) noexcept:
-        cdef Session s = self.session
-        if s is not None:
-            s.lose(self, EPIPE)
-        if self.is_counted:
-            self.is_counted = False
-            self.house.worker.count_guests(-1)
-
-    cdef void leave(self, uint32_t limit_ms) noexcept:
-        """The session is over: what was written may still go out, for so long."""
-        self.session = None
-        if self.in_pipe:
-            self.in_pipe = 0
-            give_pipe(self.ends, False)
-        if self.is_dialing:
-            self.let_go()
-        else:
-            self.close()
-        if self.fd >= 0:
-            set_deadline(self.house.wheel, self, clock.now_ms + limit_ms)
-        else:
-            self.forget_deadline()
-
-
-cdef int error_of(int fd) noexcept:
-    cdef int error = 0
-    cdef socklen_t n = sizeof(int)
-    return error if getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &n) == 0 else errno
-
-
-cdef void forgive(Peer p) noexcept:
-    """A peer that failed took a connection again: it need not wait for a session's end to get
-    others (nginx: the notice of NGX_STREAM_UPSTREAM_NOTIFY_CONNECT)."""
-    cdef PeerState* s = p.core.state
-    cdef bint is_locked = p.zone_head != NULL and lock_peers(p.zone_head)
-    if s.accessed_ms < s.checked_ms:
-        s.fails = 0
-    if is_locked:
-        unlock_peers(p.zone_head)
+include "_session/sides.pxi"
 
 
 @final
@@ -267,6 +112,7 @@ cdef class Session:
     cdef Tried tried
     cdef uint8_t state
     cdef uint64_t dialed_ms       # when the first peer was asked
+    cdef bytes tls_name           # whom the upstream's certificate must name
     cdef char* held               # read of the client, and not sent on yet
     cdef size_t held_n
 
@@ -388,6 +234,18 @@ cdef class Session:
 
     cdef void unseal(self, Side side, const char* p, size_t n) noexcept:
         cdef Py_ssize_t got = side.unseal(p, n)
+        if not side.is_client and side.tls.session is not None:
+            self.peer.tls_session = side.tls.session
+            side.tls.session = None
+        if self.state == S_SECURING and not side.is_client:
+            if got < 0 or side.tls.is_broken:
+                self.tell_upstream_tls(b"SSL_do_handshake() failed (%s)" % (
+                    side.tls.reason or b"closed"))
+                self.peer.tls_session = None
+                self.try_next()
+                return
+            if side.tls.is_ready and not self.is_secured():
+                return
         if self.state == S_HANDSHAKE:
             if got < 0 or side.tls.is_broken:
                 self.report_handshake()
@@ -407,7 +265,8 @@ cdef class Session:
             self.preread()
         elif got > 0:
             self.take(side, plain, <size_t>got)
-        if self.state == S_OVER or side.session is None:
+        if self.state == S_OVER or side.session is None or side is self.upstream and (
+                self.state != S_PIPING):
             return
         if got < 0 or side.tls.is_broken:
             self.lose(side, ECONNRESET)
@@ -618,8 +477,55 @@ cdef class Session:
         if error:
             self.report_connect(error)
             self.try_next()
-        else:
+        elif self.server.way is None:
             self.pipe()
+        else:
+            self.secure()
+
+    cdef void secure(self) noexcept:
+        """TLS towards the peer, behind our PROXY header (nginx: ngx_stream_proxy_module.c). It has as long as connecting had."""
+        cdef char[PROXY_WRITE_MAX] header
+        cdef uint32_t n = self.proxy_header(header)
+        cdef Side u = self.upstream
+        self.state = S_SECURING
+        try:
+            u.tls, self.tls_name = begin_way(
+                <Way>self.server.way, self.r, of_bytes(self.group.name), self.peer.tls_session)
+        except Exception as error:
+            self.tell_upstream_tls(f"{error}".encode())
+            self.finish(500)
+            return
+        if n and u.write_plain(header, n, NULL, 0) < 0:
+            self.lose(u, errno)
+            return
+        self.r.attempts[self.r.n_attempts - 1].bytes_sent += n
+        u.is_plain = False
+        self.wait(self.server.connect_ms)
+        u.unseal(NULL, 0)                        # ClientHello
+
+    cdef bint is_secured(self) noexcept:
+        """Its handshake is done. Is it who it should be?"""
+        cdef bytes wrong
+        try:
+            wrong = wrong_peer(<Way>self.server.way, self.upstream.tls, self.tls_name)
+        except MemoryError:
+            wrong = b"no memory"
+        if wrong is not None:
+            self.tell_upstream_tls(wrong)
+            self.try_next()
+            return False
+        self.pipe()
+        return self.state == S_PIPING
+
+    cdef tell_upstream_tls(self, bytes what):
+        cdef bytes words = what + b" while SSL handshaking to upstream"
+        report(R_ERROR, self.r, of_bytes(words))
+
+    cdef uint32_t proxy_header(self, char* out) noexcept:
+        if self.server.proxy_version == 0:
+            return 0
+        return write_proxy_header(self.server.proxy_version, &self.who.address,
+                                  self.who.local_address(), out)
 
     cdef void try_next(self) noexcept:
         self.upstream.leave(0)
@@ -638,9 +544,8 @@ cdef class Session:
         a.connect_ms = <long long>(clock.now_ms - a.start_ms)
         self.state = S_PIPING
         forgive(self.peer)
-        if self.server.proxy_version:
-            n = write_proxy_header(self.server.proxy_version, &self.who.address,
-                                   self.who.local_address(), header)
+        if self.server.way is None:              # else it went before TLS
+            n = self.proxy_header(header)
         if n or self.held_n:
             rc = self.upstream.write(header, n, self.held, self.held_n) if n else (
                 self.upstream.write(self.held, self.held_n, NULL, 0))
@@ -763,7 +668,10 @@ cdef class Session:
         """A side sent all that it had (nginx: ngx_stream_proxy_test_finalize)."""
         cdef Side other
         if self.state != S_PIPING:
-            if side is self.client and self.state < S_RESOLVING:
+            if side is self.upstream and self.state == S_SECURING:
+                self.tell_upstream_tls(b"peer closed connection in SSL handshake")
+                self.try_next()
+            elif side is self.client and self.state < S_RESOLVING:
                 # it left before anybody was asked, perhaps amid its PROXY header
                 self.finish(400 if self.state == S_HEADER and self.held_n else 200)
             return
@@ -796,7 +704,7 @@ cdef class Session:
         cdef Side other
         if self.state == S_OVER:
             return
-        if self.state == S_DIALING and side is self.upstream:
+        if side is self.upstream and (self.state == S_DIALING or self.state == S_SECURING):
             self.try_next()
             return
         snprintf(words, WORDS, "%s connection failed (%d: %s) while %s",
@@ -814,10 +722,12 @@ cdef class Session:
         cdef const char* doing = b"proxying connection"
         cdef char[WORDS] words
         tick()
-        if self.state == S_DIALING:
+        if self.state == S_DIALING or self.state == S_SECURING:
             report_text(R_ERROR, self.r,
                         b"upstream timed out (110: Connection timed out) "
-                        b"while connecting to upstream")
+                        b"while connecting to upstream" if self.state == S_DIALING else
+                        b"upstream timed out (110: Connection timed out) "
+                        b"while SSL handshaking to upstream")
             self.try_next()
             return
         if self.state == S_PIPING and (

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from proxy._mqtt import COUNTED, MqttListener
 from proxy._session import StreamListener
 from proxy.base._request import Server
 from proxy.conf.directive import MQTT_SERVER
+from proxy.conf.report import located, nearest
 from proxy.engine import tls
+from proxy.engine._way import Way
 from proxy.filters.access import check_slow, files, freeze_access
 from proxy.filters.users import check_fast
 from proxy.mqtt import freeze as mqtt_freeze
+from proxy.mqtt.zones import ZONE
 from proxy.stream import freeze as stream_freeze
 from proxy.upstream.freeze import Upstreams
+from proxy.upstream.tls import bare_name, sent_name
+from proxy.variables._variables import compile as compile_text
 from proxy.variables.freeze import names_of_stream
 
 if TYPE_CHECKING:
@@ -28,27 +34,72 @@ def freeze_streams(plan: Plan, model: Block) -> None:
     """The servers of stream { }, which has variables and upstreams of its own."""
     with names_of_stream():
         for stream in model.find("stream"):
-            plan.stream_upstreams = upstreams = Upstreams(stream, plan.resolver_of)
+            plan.stream_upstreams = upstreams = Upstreams(
+                stream, plan.resolver_of, tls.make_client
+            )
             plan.share(upstreams, stream)
             for block in stream.find("server"):
-                plan.servers[id(block)] = stream_freeze.freeze_server(
-                    block, upstreams, *frozen(plan, block)
-                )
+                server = stream_freeze.freeze_server(block, upstreams, *frozen(plan, block))
+                server.way = freeze_way(block, upstreams)
+                plan.servers[id(block)] = server
 
 
 def freeze_mqtt(plan: Plan, model: Block) -> None:
     """The servers of mqtt { }: it has upstreams of its own, and the variables of stream { }."""
     with names_of_stream():
         for mqtt in model.find("mqtt"):
-            plan.mqtt_upstreams = upstreams = Upstreams(mqtt, plan.resolver_of)
+            plan.mqtt_upstreams = upstreams = Upstreams(
+                mqtt, plan.resolver_of, tls.make_client
+            )
             plan.share(upstreams, mqtt)
+            paces = plan.limiters.paces(ZONE)
             for block in mqtt.find("server"):
                 server = mqtt_freeze.freeze_server(
                     block, upstreams, *frozen(plan, block), (files.find, check_fast, check_slow)
                 )
                 name = str(block.own("listen")[0].token)
+                server.way = freeze_way(block, upstreams)
+                server.paces = paces
                 server.counters = plan.numbers.plain(COUNTED, {"server": name})
                 plan.servers[id(block)] = server
+            check_functions(plan, mqtt)
+        if plan.seat is None and any(it.find("bridge") for it in model.find("mqtt")):
+            from proxy.functions.bridge import read_bridges
+
+            read_bridges(model)  # the controller's, but what is wrong is told now
+
+
+def check_functions(plan: Plan, mqtt: Block) -> None:
+    """Is there a function for each on_publish? One that is not declared may still come, where
+    functions are deployed while we run. Raises ConfError."""
+    declared = [str(it.value) for http in plan.model.find("http") for it in http.find("function")]
+    for block in (*mqtt.find("server"), *mqtt.find("bridge")):
+        for rule in block.find("on_publish"):
+            name = str(rule.own("function_pass"))
+            if plan.functions.find_name(name) is not None:
+                continue
+            near = nearest(name, declared)
+            words = f'function "{name}" is not declared'
+            words += f', did you mean "{near}"?' if near else ""
+            if not plan.directory.is_open:
+                raise rule.error(words)
+            plan.warnings.append(located(words, rule.file, rule.line))
+
+
+def freeze_way(block: Block, upstreams: Upstreams) -> Way | None:
+    """TLS towards the peers of a server that says proxy_ssl."""
+    if not block.get("proxy_ssl"):
+        return None
+    found = upstreams.tls_contexts().find(block)
+    way = Way()
+    way.context = found.context
+    # there is no $proxy_host here: unless it is told, it is the host that is passed to
+    way.name = compile_text(found.name, block) if block.has("proxy_ssl_name") else None
+    way.bare_name = bare_name
+    way.sent_name = partial(sent_name, found)
+    way.verifies = found.verifies
+    way.reuses = found.reuses
+    return way
 
 
 def frozen(plan: Plan, block: Block) -> tuple[Any, Any, Any, Any]:

@@ -374,11 +374,41 @@ cdef void accept_client(MqttSession s) noexcept:
         report_text(R_INFO, s.r, b"client may not publish its will")
         refuse(s, R_FORBIDDEN, 403)
         return
-    s.filled_ms = clock.now_ms
-    s.tokens = <int64_t>(s.server.rate_burst * TOKEN)
-    s.byte_tokens = <int64_t>(s.server.bytes_burst * BYTE_TOKEN)
+    try:
+        name_paces(s)
+    except Exception as error:
+        report(R_ERROR, s.r, of_bytes(f"client's rates cannot be told: {error}".encode()))
+        refuse(s, R_UNAVAILABLE, 500)
+        return
     if s.server.upstream is None:
         serve(s, &c)
     else:
         s.group = <Upstream>s.server.upstream
         ask(s)
+
+
+cdef name_paces(MqttSession s):
+    """Whose rates are these? A client that comes again shall find its buckets as it left them."""
+    cdef Str value
+    cdef bytes key = b""
+    cdef bytes digest
+    if s.server.paces is None or s.server.publish_ns == 0 and s.server.bytes_rate == 0:
+        return
+    if s.server.publish_key is not None:
+        if evaluate(s.server.publish_key, s.r, &value) < 0:
+            raise ValueError("mqtt_publish_key")
+        key = to_bytes(value)
+    if key:
+        digest = digest_of(b"key", key, b"")
+    elif s.facts.client_id.n:
+        digest = digest_of(s.server.name, to_bytes(s.facts.user), to_bytes(s.facts.client_id))
+    else:                                        # its broker makes one up: another each time
+        digest = digest_of(s.server.name, to_bytes(s.facts.user), s.who.address.binary[
+            :s.who.address.binary_n])
+    memcpy(s.pace_key, <const char*>digest, KEY_BYTES)
+
+
+cdef bytes digest_of(bytes first, bytes second, bytes third):
+    """KEY_BYTES of three texts: two clients share one only by chance."""
+    cdef bytes whole = b"%d %d %b%b%b" % (len(first), len(second), first, second, third)
+    return blake2b(whole, digest_size=KEY_BYTES).digest()

@@ -84,7 +84,7 @@ cdef void tell_connect(MqttSession s, int number) noexcept:
 cdef void on_broker(MqttSession s, int error) noexcept:
     """Connected, or not: it hears the client's CONNECT as it came."""
     cdef Attempt* a
-    if s.state != M_DIALING:
+    if s.state != M_DIALING and s.state != M_SECURING:
         return
     if error:
         tell_connect(s, error)
@@ -92,11 +92,70 @@ cdef void on_broker(MqttSession s, int error) noexcept:
         return
     a = &s.r.attempts[s.r.n_attempts - 1]
     a.connect_ms = <long long>(clock.now_ms - a.start_ms)
-    a.bytes_sent += s.hello.n
+    if s.server.way is not None and s.state == M_DIALING:
+        secure(s)
+        return
     s.state = M_CONNACK
     wait(s, s.server.connack_ms)
+    a.bytes_sent += s.hello.n
     if s.broker.write(s.hello.p, s.hello.n, NULL, 0) < 0:
         lose(s, s.broker, errno)
+
+
+cdef void secure(MqttSession s) noexcept:
+    """TLS towards the broker; it has as long as connecting had."""
+    s.state = M_SECURING
+    try:
+        s.broker.tls, s.tls_name = begin_way(
+            <Way>s.server.way, s.r, of_bytes(s.group.name), s.peer.tls_session)
+    except Exception as error:
+        tell_broker_tls(s, f"{error}".encode())
+        refuse(s, R_UNAVAILABLE, 500)
+        return
+    s.broker.is_plain = False
+    wait(s, s.server.connect_ms)
+    s.broker.unseal(NULL, 0)                     # ClientHello
+
+
+cdef tell_broker_tls(MqttSession s, bytes what):
+    cdef bytes words = what + b" while SSL handshaking to broker"
+    report(R_ERROR, s.r, of_bytes(words))
+
+
+cdef void unseal_broker(MqttSession s, const char* p, size_t n) noexcept:
+    cdef MqttLink u = s.broker
+    cdef Py_ssize_t got = u.unseal(p, n)
+    cdef bytes wrong
+    if u.tls.session is not None:
+        s.peer.tls_session = u.tls.session
+        u.tls.session = None
+    if s.state == M_SECURING:
+        try:
+            wrong = None
+            if got < 0 or u.tls.is_broken:
+                wrong = b"SSL_do_handshake() failed (%s)" % (u.tls.reason or b"closed")
+            elif not u.tls.is_ready:
+                return
+            else:
+                wrong = wrong_peer(<Way>s.server.way, u.tls, s.tls_name)
+            if wrong is not None:
+                tell_broker_tls(s, wrong)
+        except Exception:
+            wrong = b""
+        if wrong is not None:
+            s.peer.tls_session = None
+            try_next(s)
+            return
+        on_broker(s, 0)
+    if got > 0 and s.broker is u:
+        on_answer(s, plain, <size_t>got)
+    if s.broker is not u:
+        return
+    if got < 0 or u.tls.is_broken:
+        lose(s, u, ECONNRESET)
+    elif u.tls.is_ended and not u.is_ended:
+        u.is_ended = True
+        on_side_ended(s, u)
 
 
 cdef void try_next(MqttSession s) noexcept:
@@ -110,7 +169,6 @@ cdef void try_next(MqttSession s) noexcept:
 cdef void on_answer(MqttSession s, const char* p, size_t n) noexcept:
     """Bytes of the broker."""
     cdef Attempt* a = &s.r.attempts[s.r.n_attempts - 1]
-    cdef size_t k
     if a.header_ms < 0:
         a.header_ms = <long long>(clock.now_ms - a.start_ms)
     a.bytes_received += n
@@ -120,16 +178,9 @@ cdef void on_answer(MqttSession s, const char* p, size_t n) noexcept:
         return
     if s.state != M_RELAYING:
         return
-    if s.said.n:                                 # ours goes out as soon as a packet ends
-        k = to_boundary(&s.down, p, n)
-        if not forward_down(s, p, k) or s.state != M_RELAYING or not is_between(&s.down):
-            return
-        write_client(s, s.said.p, s.said.n)
-        drop(&s.said)
-        p += k
-        n -= k
-        if n == 0:
-            return
+    if s.said.n or s.merges is not None:
+        pass_answers(s, p, n)
+        return
     if follow_packets(&s.down, p, n) < 0:
         report_text(R_ERROR, s.r, b"broker sent no MQTT")
         finish(s, 502)
@@ -147,18 +198,88 @@ cdef bint forward_down(MqttSession s, const char* p, size_t n) noexcept:
     return True
 
 
-cdef size_t to_boundary(Boundary* b, const char* p, size_t n) noexcept:
-    """How many of these bytes come before a packet has ended; the Boundary has gone over them."""
+cdef void pass_answers(MqttSession s, const char* p, size_t n) noexcept:
+    """The broker's bytes, looked at packet by packet: ours go between two of them, and a SUBACK
+    that we have to complete is kept until it is whole."""
+    cdef size_t at = 0
+    cdef size_t gone = 0                         # up to there bytes went on, or are kept
+    cdef size_t k
+    while at < n:
+        if is_between(&s.down):
+            if s.said.n:
+                if not forward_part(s, p, &gone, at) or write_client(s, s.said.p, s.said.n) < 0:
+                    return
+                drop(&s.said)
+            s.collects = s.merges is not None and <uint8_t>p[at] >> 4 == T_SUBACK
+            if s.collects and not forward_part(s, p, &gone, at):
+                return
+        k = next_boundary(&s.down, p + at, n - at)
+        if k == 0 or s.collects and s.suback.n + k > SUBACK_MOST:
+            report_text(R_ERROR, s.r, b"broker sent no MQTT" if k == 0 else
+                        b"broker sent too large a SUBACK")
+            finish(s, 502)
+            return
+        at += k
+        if s.collects:
+            if not hold(s, &s.suback, p + gone, k):
+                return
+            gone = at
+            if is_between(&s.down):
+                complete_suback(s)
+                if s.state != M_RELAYING:
+                    return
+    if forward_part(s, p, &gone, n) and s.said.n and is_between(&s.down):
+        write_client(s, s.said.p, s.said.n)
+        drop(&s.said)
+
+
+cdef bint forward_part(MqttSession s, const char* p, size_t* gone, size_t at) noexcept:
+    """False: the session is over."""
+    if at > gone[0]:
+        forward_down(s, p + gone[0], at - gone[0])
+        gone[0] = at
+    return s.state == M_RELAYING
+
+
+cdef size_t next_boundary(Boundary* b, const char* p, size_t n) noexcept:
+    """How many of these bytes there are to the end of the packet that is under way, or begins; all,
+    if it does not end there. The Boundary has gone over them. 0: it is no MQTT."""
     cdef size_t at = 0
     cdef size_t k
-    while at < n and not is_between(b):
+    while at < n:
         k = b.left if b.left else 1
         if k > n - at:
             k = n - at
         if follow_packets(b, p + at, k) < 0:
-            return n
+            return 0
         at += k
+        if is_between(b):
+            break
     return at
+
+
+cdef void complete_suback(MqttSession s) noexcept:
+    """The broker answered those of a SUBSCRIBE's filters that it was asked; the rest is ours, and
+    each code stands where its filter stood (MQTT-3.8.4-6)."""
+    cdef bytes whole
+    try:
+        whole = s.suback.p[:s.suback.n]
+        for it in s.merges:
+            number, codes = it
+            merged = merge_suback(whole, s.version, number, codes)
+            if merged is not None:
+                s.merges.remove(it)
+                whole = merged
+                break
+        if not s.merges:
+            s.merges = None
+    except Exception:
+        report_text(R_ERROR, s.r, b"broker sent a SUBACK that is not good")
+        finish(s, 502)
+        return
+    drop(&s.suback)
+    s.collects = False
+    forward_down(s, <const char*>whole, <size_t>len(whole))
 
 
 cdef void read_answer(MqttSession s) noexcept:

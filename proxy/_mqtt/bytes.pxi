@@ -159,7 +159,7 @@ cdef void on_side_drained(MqttSession s, MqttLink sink) noexcept:
 cdef void on_side_ended(MqttSession s, MqttLink side) noexcept:
     """A side sent all that it had: MQTT has no half a connection."""
     cdef char[WORDS] words
-    if s.state == M_DIALING or s.state == M_CONNACK:
+    if M_DIALING <= s.state <= M_CONNACK:
         if side is s.broker:
             report_text(R_ERROR, s.r, b"broker closed the connection before CONNACK")
             try_next(s)
@@ -184,7 +184,7 @@ cdef void lose(MqttSession s, MqttLink side, int error) noexcept:
     snprintf(words, WORDS, "%s connection failed (%d: %s)",
              <const char*>(b"client" if side.is_client else b"broker"), error, strerror(error))
     report_text(R_INFO if side.is_client else R_ERROR, s.r, words)
-    if side is s.broker and (s.state == M_DIALING or s.state == M_CONNACK):
+    if side is s.broker and M_DIALING <= s.state <= M_CONNACK:
         try_next(s)
         return
     side.let_go()
@@ -193,9 +193,11 @@ cdef void lose(MqttSession s, MqttLink side, int error) noexcept:
 
 cdef void on_time(MqttSession s) noexcept:
     tick()
-    if s.state == M_DIALING or s.state == M_CONNACK:
+    if M_DIALING <= s.state <= M_CONNACK:
         report_text(R_ERROR, s.r, b"broker timed out (110: Connection timed out) while "
                     b"connecting to it" if s.state == M_DIALING else
+                    b"broker timed out (110: Connection timed out) while SSL handshaking to it"
+                    if s.state == M_SECURING else
                     b"broker timed out (110: Connection timed out) while waiting for CONNACK")
         try_next(s)
         return
@@ -266,6 +268,9 @@ cdef void finish(MqttSession s, int status) noexcept:
     drop(&s.hello)
     drop(&s.answer)
     drop(&s.said)
+    drop(&s.instead)
+    drop(&s.suback)
+    s.merges = None
     s.client = s.broker = None
     c.leave()
     if u is not None:

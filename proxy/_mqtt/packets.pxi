@@ -117,9 +117,14 @@ cdef size_t pass_packets(MqttSession s, const char* p, size_t n) noexcept:
                 forward(s, p + passed, at - passed)
             end(s, -rc)
             return n
-        if rc == P_DROP or rc == P_DONE:
+        if rc == P_DROP or rc == P_DONE or rc == P_OTHER:
             if is_relayed and not forward_up_to(s, p, &passed, at):
                 return n
+            if rc == P_OTHER:
+                forward(s, s.instead.p, s.instead.n)
+                drop(&s.instead)
+                if s.state == M_OVER:
+                    return n
             passed = at + (k if k < n - at else n - at)
         s.drops = rc == P_DROP
         if n - at < k:
@@ -146,7 +151,8 @@ cdef enum Passing:                # what becomes of a packet; less than 0: a rea
     P_PASS = 0
     P_DROP = 1                    # it does not go on
     P_DONE = 2                    # … because it is dealt with here
-    P_LATER = 3                   # it is not whole, or it is too early for it
+    P_OTHER = 3                   # … but MqttSession.instead does
+    P_LATER = 4                   # it is not whole, or it is too early for it
 
 
 cdef int pass_publish(MqttSession s, const char* p, size_t n, const MqttHead* h) noexcept:
@@ -198,41 +204,22 @@ cdef bint take_tokens(MqttSession s, uint32_t n) noexcept:
     """May a PUBLISH of n bytes come now? Else the client waits, and is not read. One that is larger
     than its bucket comes when that is full."""
     cdef MqttServer server = s.server
-    cdef int64_t cost = <int64_t>n * BYTE_TOKEN
-    cdef int64_t most = <int64_t>server.bytes_burst * BYTE_TOKEN
-    cdef int64_t lacks = 0
-    cdef uint64_t passed_ms
-    cdef uint64_t wait_ms = 0
-    if server.rate_milli == 0 and server.bytes_rate == 0:
+    cdef Pace paces[2]
+    cdef uint64_t wait_ms
+    if server.paces is None or server.publish_ns == 0 and server.bytes_rate == 0:
         return True
-    passed_ms = clock.now_ms - s.filled_ms
-    s.filled_ms = clock.now_ms
-    if server.rate_milli:
-        s.tokens = filled(s.tokens, server.rate_milli, passed_ms, server.rate_burst * TOKEN)
-        if s.tokens < TOKEN:
-            lacks = TOKEN - s.tokens
-            wait_ms = <uint64_t>lacks // server.rate_milli + 1
-    if server.bytes_rate:
-        s.byte_tokens = filled(s.byte_tokens, server.bytes_rate, passed_ms, <uint64_t>most)
-        lacks = (cost if cost < most else most) - s.byte_tokens
-        if lacks > 0 and <uint64_t>lacks // server.bytes_rate + 1 > wait_ms:
-            wait_ms = <uint64_t>lacks // server.bytes_rate + 1
-    if wait_ms:
-        s.is_throttled = True
-        s.facts.throttled += 1
-        tally(s, N_THROTTLED)
-        wait(s, wait_ms)
-        return False
-    s.tokens -= TOKEN
-    s.byte_tokens -= cost
-    return True
-
-
-cdef inline int64_t filled(int64_t level, uint64_t rate, uint64_t ms, uint64_t most) noexcept:
-    # after an hour any bucket is full: no sum may wrap
-    if ms > 3600000 or level + <int64_t>(rate * ms) > <int64_t>most:
-        return <int64_t>most
-    return level + <int64_t>(rate * ms)
+    paces[0].cost_ns = server.publish_ns
+    paces[0].burst_ns = server.publish_burst_ns
+    paces[1].cost_ns = <uint64_t>n * 1000000000 // server.bytes_rate if server.bytes_rate else 0
+    paces[1].burst_ns = server.bytes_burst_ns
+    wait_ms = take_paces(<PaceZone>server.paces, s.pace_key, KEY_BYTES, paces, clock.now_ms)
+    if wait_ms == 0:
+        return True
+    s.is_throttled = True
+    s.facts.throttled += 1
+    tally(s, N_THROTTLED)
+    wait(s, wait_ms)
+    return False
 
 
 cdef int pass_other(MqttSession s, const char* p, size_t n, const MqttHead* h) noexcept:
@@ -245,7 +232,7 @@ cdef int pass_other(MqttSession s, const char* p, size_t n, const MqttHead* h) n
         if rc < 0:
             return rc
         if h.kind == T_SUBSCRIBE and s.server.topics is not None:
-            return judge_filters(s, &f)
+            return judge_filters(s, p, h, &f)
         return P_PASS
     if h.kind == T_CONNECT:
         return -R_PROTOCOL                       # MQTT-3.1.0-2
@@ -257,41 +244,58 @@ cdef int pass_other(MqttSession s, const char* p, size_t n, const MqttHead* h) n
     return P_PASS
 
 
-cdef int judge_filters(MqttSession s, const MqttFilters* f) noexcept:
-    """All of a SUBSCRIBE is let through, or nothing: the broker's answer is its own. What was
-    allowed beside something that is not fails with another word in MQTT 5."""
+cdef int judge_filters(MqttSession s, const char* p, const MqttHead* h,
+                       const MqttFilters* f) noexcept:
+    """Each filter for itself: those that are allowed go to the broker, the others are refused where
+    its answer comes by. A broker that is slow to answer is not asked without end."""
     cdef Str rest_ = f.list
     cdef Str one
     cdef uint8_t options
-    cdef uint32_t at = 0
-    cdef bint is_good = True
-    cdef char* out
-    cdef uint32_t n
+    cdef uint32_t n_good = 0
     while next_filter(&rest_, True, &one, &options):
-        is_good &= may(s.server.topics, MAY_SUBSCRIBE, bare_filter(one), s.facts.client_id,
-                       s.facts.user)
-    if is_good:
+        n_good += may(s.server.topics, MAY_SUBSCRIBE, bare_filter(one), s.facts.client_id,
+                      s.facts.user)
+    if n_good == f.count:
         return P_PASS
     s.facts.refused += 1
     tally(s, N_FORBIDDEN)
-    out = <char*>calloc(1, f.count + 16)
-    if out == NULL:
-        finish(s, 500)
-        return P_DONE
-    n = 2 + (1 if s.version == 5 else 0) + f.count
-    out[0] = <char>(T_SUBACK << 4)
-    at = 1 + put_length(out + 1, n)
-    put_16(out + at, f.id)
-    at += 3 if s.version == 5 else 2             # and no properties
-    rest_ = f.list
+    try:
+        return part_filters(s, p, h, f, n_good)
+    except Exception as error:
+        report(R_ERROR, s.r, of_bytes(f"a SUBSCRIBE cannot be judged: {error}".encode()))
+        return -R_REJECTED
+
+
+cdef int part_filters(MqttSession s, const char* p, const MqttHead* h, const MqttFilters* f,
+                      uint32_t n_good) except? -1:
+    cdef Str rest_ = f.list
+    cdef Str one
+    cdef uint8_t options
+    cdef list codes = []
+    cdef list kept = []
+    cdef bytes before
+    cdef bytes whole
+    cdef char[4] length
+    cdef uint32_t k
+    cdef bint asks = n_good > 0 and (s.merges is None or len(s.merges) < MERGES_MOST)
     while next_filter(&rest_, True, &one, &options):
-        out[at] = <char>0x80
-        if s.version == 5:
-            out[at] = <char>R_REJECTED
-            if not may(s.server.topics, MAY_SUBSCRIBE, bare_filter(one), s.facts.client_id,
-                       s.facts.user):
-                out[at] = <char>R_FORBIDDEN
-        at += 1
-    say(s, out, at)
-    free(out)
-    return P_DONE
+        if may(s.server.topics, MAY_SUBSCRIBE, bare_filter(one), s.facts.client_id, s.facts.user):
+            codes.append(None if asks else R_QUOTA)
+            kept.append(b"%c%c%b%c" % (one.n >> 8, one.n & 255, to_bytes(one), options))
+        else:
+            codes.append(R_FORBIDDEN)
+    if s.version == 4:
+        codes = [None if it is None else 0x80 for it in codes]
+    if not asks:
+        say_list(s, T_SUBACK, f.id, bytes(codes))
+        return P_DONE
+    before = p[h.n:f.list.p - p]                 # the packet id, and the properties
+    whole = before + b"".join(kept)
+    k = put_length(length, <uint32_t>len(whole))
+    whole = b"%c%b%b" % (p[0] & 0xFF, length[:k], whole)
+    if not hold(s, &s.instead, <const char*>whole, <size_t>len(whole)):
+        return P_DONE
+    if s.merges is None:
+        s.merges = []
+    s.merges.append((f.id, codes))
+    return P_OTHER

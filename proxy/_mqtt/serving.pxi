@@ -48,8 +48,14 @@ cdef begin_serving(MqttSession s, MqttConnect* c):
     key = session_key(s)
     other = s.house.serving.get(key)
     if other is not None:
-        end(other, R_TAKEN_OVER)                 # MQTT-3.1.4-3, as far as this worker sees
+        end(other, R_TAKEN_OVER)                 # MQTT-3.1.4-3: at once in this worker
     s.house.serving[key] = s
+    if s.server.paces is not None:
+        held = digest_of(b"holder " + s.server.name, to_bytes(s.facts.user),
+                         to_bytes(s.facts.client_id))
+        memcpy(s.own_key, <const char*><bytes>held, KEY_BYTES)
+        s.holder = <uint64_t>int.from_bytes(urandom(8)) | 1
+        put_holder(<PaceZone>s.server.paces, s.own_key, KEY_BYTES, s.holder)
     s.state = M_SERVING
     if s.version == 5:
         # Receive Maximum, Maximum QoS 1, nothing retained, Maximum Packet Size, no Subscription
@@ -73,6 +79,16 @@ cdef begin_serving(MqttSession s, MqttConnect* c):
         return
     s.client.unpause()
     work(s)
+
+
+cdef bint is_newest(MqttSession s) noexcept:
+    """Has the client no newer session? One with another worker ends this one as soon as it would do
+    anything: nothing is taken of it and nothing told it any more, and one that does nothing ends
+    with its keep-alive."""
+    if s.holder and not is_holder(<PaceZone>s.server.paces, s.own_key, KEY_BYTES, s.holder):
+        end(s, R_TAKEN_OVER)
+        return False
+    return True
 
 
 cdef bytes session_key(MqttSession s):
@@ -139,6 +155,8 @@ cdef int serve_packet(MqttSession s, const char* p, size_t n, const MqttHead* h)
     cdef uint16_t number = 0
     cdef int rc
     cdef char[2] pong
+    if not is_newest(s):
+        return P_DONE
     try:
         if h.kind == T_PUBLISH:
             return serve_publish(s, p, n, h)
@@ -269,7 +287,7 @@ cdef void after_call(MqttSession s, list slot, str answer_topic, correlation, ta
             tally(s, N_FAILED)
         if outcome.is_taken:
             reason = 0
-        if s.state == M_SERVING and answer_topic and outcome.body is not None:
+        if s.state == M_SERVING and is_newest(s) and answer_topic and outcome.body is not None:
             answer_client(s, answer_topic, outcome, correlation)
     except BaseException as error:               # a loop that stops cancels
         report(R_ERROR, s.r, of_bytes(f"a message was not delivered: {error}".encode()))

@@ -78,7 +78,7 @@ KNOWN = frozenset(
     proxy_pass_request_headers proxy_pass_trailers proxy_protocol proxy_protocol_timeout
     proxy_read_timeout proxy_redirect proxy_request_buffering proxy_requests proxy_responses
     proxy_send_lowat proxy_send_timeout proxy_set_body proxy_set_header proxy_smtp_auth
-    proxy_socket_keepalive proxy_socket_rcvbuf proxy_socket_sndbuf proxy_ssl proxy_ssl_alpn
+    proxy_socket_keepalive proxy_socket_rcvbuf proxy_socket_sndbuf proxy_ssl_alpn
     proxy_ssl_certificate proxy_ssl_certificate_cache proxy_ssl_certificate_key
     proxy_ssl_ciphers proxy_ssl_conf_command proxy_ssl_crl proxy_ssl_name
     proxy_ssl_password_file proxy_ssl_protocols proxy_ssl_server_name proxy_ssl_session_reuse

@@ -131,7 +131,7 @@ directive("ssl_ecdh_curve", BOTH, Word(), default="auto",
 directive("ssl_dhparam", BOTH, Word(), doc="Parameters for DHE cipher suites, in PEM.")
 directive("ssl_conf_command", BOTH, Word(), Word(), many=True,
           doc="A command of OpenSSL's own configuration.")
-directive("proxy_ssl_conf_command", HTTP | SERVER | LOCATION, Word(), Word(), many=True,
+directive("proxy_ssl_conf_command", BOTH | LOCATION, Word(), Word(), many=True,
           doc="The same for connections to upstreams.")
 directive("ssl_session_cache", BOTH, read=read_session_cache, most=2, default=SessionCaching(),
           syntax="off | none | [builtin[:size]] [shared:name:size]",

@@ -21,6 +21,7 @@ from proxy.functions.messages import Messenger
 from proxy.mqtt.publishing import Deliverer, Handling, Message, Rules, freeze_handling
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterable, Sequence
 
     from proxy.conf.inherit import Block
@@ -31,6 +32,17 @@ KEEPALIVE_S = 30
 QUEUED = 4096  # messages that came and wait: beyond, those of QoS 0 are lost
 QUIET = logging.Logger("headrace.bridge", logging.CRITICAL)  # what matters is raised, too
 PUBLISH_S = 30.0  # that a broker may take to acknowledge what we publish
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """proxy_ssl of a bridge; paths or "". name: whose certificate it must be, "": the host's."""
+
+    verifies: bool
+    name: str
+    authorities: str
+    certificate: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,7 @@ class Settings:
     qos: int
     in_flight: int
     version: str
+    tls: TlsFiles | None
     handlings: tuple[Handling, ...]
 
 
@@ -66,10 +79,65 @@ def read_bridges(model: Block) -> list[Settings]:
                     block.get("qos"),
                     block.get("in_flight"),
                     str(block.get("version")),
+                    read_tls(block),
                     tuple(freeze_handling(it) for it in block.find("on_publish")),
                 )
             )
     return found
+
+
+def read_tls(block: Block) -> TlsFiles | None:
+    """What proxy_ssl says here. Raises ConfError, also where a file is not good."""
+    if not block.get("proxy_ssl"):
+        return None
+
+    def path(name: str) -> str:
+        return block.conf_path(block.get(name)) if block.get(name) else ""
+
+    name = str(block.get("proxy_ssl_name")) if block.has("proxy_ssl_name") else ""
+    if "$" in name:
+        raise block.error('"proxy_ssl_name" of a bridge knows no variables')
+    found = TlsFiles(
+        bool(block.get("proxy_ssl_verify")),
+        name,
+        path("proxy_ssl_trusted_certificate"),
+        path("proxy_ssl_certificate"),
+        path("proxy_ssl_certificate_key"),
+    )
+    if found.verifies and not found.authorities:
+        raise block.error("no proxy_ssl_trusted_certificate for proxy_ssl_verify")
+    if found.certificate and not found.key:
+        raise block.error(
+            f'no "proxy_ssl_certificate_key" is defined for certificate "{found.certificate}"'
+        )
+    try:
+        make_context(found)
+    except OSError as error:
+        raise block.error(f"TLS of a bridge: {error}") from None
+    return found
+
+
+def make_context(files: TlsFiles) -> ssl.SSLContext:
+    """Raises OSError, of which ssl.SSLError is one."""
+    import ssl
+
+    class Named(ssl.SSLContext):
+        """Looks for proxy_ssl_name in a certificate, whatever host was dialed."""
+
+        def wrap_socket(self, *args: Any, **more: Any) -> ssl.SSLSocket:
+            if files.name:
+                more["server_hostname"] = files.name
+            return super().wrap_socket(*args, **more)
+
+    context = Named(ssl.PROTOCOL_TLS_CLIENT)
+    if files.verifies:
+        context.load_verify_locations(files.authorities)
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if files.certificate:
+        context.load_cert_chain(files.certificate, files.key)
+    return context
 
 
 def read_password(block: Block) -> str:
@@ -87,9 +155,14 @@ class Bridges:
     """All bridges of a controller. say: writes a line to the error log."""
 
     def __init__(
-        self, find_addresses: Callable[[], Sequence[str]], name: str, say: Callable[[str], None]
+        self,
+        find_addresses: Callable[[], Sequence[str]],
+        name: str,
+        say: Callable[[str], None],
+        counters: Any = None,
     ) -> None:
         self._find_addresses = find_addresses
+        self._counters = counters
         self._name = name  # of this gateway, among those of the machine
         self._say = say
         self._running: dict[str, tuple[Settings, asyncio.Task[None]]] = {}
@@ -103,7 +176,8 @@ class Bridges:
                 del self._running[key]
         for key, it in wanted.items():
             if key not in self._running:
-                bridge = Bridge(it, self._find_addresses, f"{self._name}{key}", self._say)
+                name = f"{self._name}{key}"
+                bridge = Bridge(it, self._find_addresses, name, self._say, self._counters)
                 task = asyncio.get_running_loop().create_task(bridge.run())
                 self._running[key] = it, task
 
@@ -124,8 +198,10 @@ class Bridge:
         find_addresses: Callable[[], Sequence[str]],
         name: str,
         say: Callable[[str], None],
+        counters: Any = None,
     ) -> None:
         self.settings = settings
+        self._counters = counters
         self.rules = Rules(settings.handlings)
         self.deliverer = Deliverer(Messenger(find_addresses).ask, say)
         self.where = f"{settings.host}:{settings.port}"
@@ -134,6 +210,7 @@ class Bridge:
         self.client_id = settings.client_id or f"headrace-{mark}"
         self.room = asyncio.Semaphore(settings.in_flight)
         self.tasks: set[asyncio.Task[None]] = set()
+        self._is_connected = False
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -149,14 +226,29 @@ class Bridge:
                     self.say(f"broker {self.where}: {error}")
                 except (OSError, ValueError) as error:
                     self.say(f"broker {self.where}: {type(error).__name__}: {error}")
+                self._connected(False)
                 if asyncio.get_running_loop().time() - began_s > LONGEST_WAIT_S:
                     wait_s = FIRST_WAIT_S
                 await asyncio.sleep(random.uniform(wait_s / 2, wait_s))
                 wait_s = min(wait_s * 2, LONGEST_WAIT_S)
         finally:
+            self._connected(False)
             for task in self.tasks:
                 task.cancel()
             await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def _count(self, what: str, n: int = 1) -> None:
+        if self._counters is not None:
+            labels = {"bridge": self.where}
+            self._counters.add(self._counters.counter(f"headrace_mqtt_{what}", labels), n)
+
+    def _connected(self, is_so: bool) -> None:
+        """Counted in a gauge, once each way."""
+        if self._counters is not None and is_so != self._is_connected:
+            labels = {"bridge": self.where}
+            number = self._counters.counter("headrace_mqtt_bridge_connected", labels, True)
+            self._counters.add(number, 1 if is_so else -1)
+        self._is_connected = is_so
 
     def _connect(self, aiomqtt: Any) -> Any:
         """A client that acknowledges what it is told to."""
@@ -181,6 +273,7 @@ class Bridge:
             keepalive=KEEPALIVE_S,
             logger=QUIET,
             max_queued_incoming_messages=QUEUED,
+            tls_context=make_context(set.tls) if set.tls is not None else None,
             **more,
         )
         client._client.manual_ack_set(True)  # aiomqtt has no word for it
@@ -193,6 +286,7 @@ class Bridge:
             prefix = "" if set.share == "off" else f"$share/{set.share}/"
             for it in self.rules.filters:
                 await client.subscribe(prefix + it, qos=set.qos)
+            self._connected(True)
             self.say(f"broker {self.where}: subscribed {len(self.rules.filters)} filters")
             async for message in client.messages:
                 await self.room.acquire()
@@ -219,12 +313,18 @@ class Bridge:
         async def bury(where: str, dead: Message) -> bool:
             return await self._publish(client, where, dead.payload, 1, given.properties)
 
+        self._count("calls_total")
         outcome = await self.deliverer.deliver(message, handling, bury)
+        if outcome.is_dead:
+            self._count("dead_letters_total")
+        elif not 200 <= outcome.status < 300:
+            self._count("failed_total")
         while not outcome.is_taken:  # MQTT has no "no": unacknowledged it would take a place
             await asyncio.sleep(handling.max_wait_ms / 1000)
             outcome = await self.deliverer.deliver(message, handling, bury)
         answer_topic = message.answer_topic or handling.reply_topic
         if outcome.body is not None and answer_topic and answer_topic[0] != "$":
+            self._count("answers_total")
             await self._answer(client, answer_topic, outcome, message)
         self._acknowledge(client, given)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from proxy.conf.report import ConfError
 from proxy.functions.schedule import Schedule
@@ -32,6 +32,8 @@ class House(Protocol):
 
     @property
     def model(self) -> Block: ...
+    @property
+    def seat(self) -> Any: ...
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
     @property
@@ -84,7 +86,8 @@ class Rounds:
 
         if self._bridges is None:
             name = (self._find_addresses() or ("",))[0]  # lies beside the pid file
-            self._bridges = Bridges(self._find_addresses, name, self._house.notice)
+            counters = self._house.seat.open_counters()
+            self._bridges = Bridges(self._find_addresses, name, self._house.notice, counters)
         try:
             self._bridges.want(read_bridges(model))
         except ConfError as error:

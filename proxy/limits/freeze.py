@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from proxy.base._shm import Zone
 from proxy.limits._admit import LimitSettings
 from proxy.limits._conn import ConnLimits, ConnZone
+from proxy.limits._paces import PaceZone
 from proxy.limits._req import ReqLimits, ReqZone
 from proxy.limits.zones import zones
 from proxy.variables._variables import compile as compile_text
@@ -26,6 +27,7 @@ class Limiters:
     def __init__(self, model: Block, shared: Mapping[str, int] | None, worker: int) -> None:
         self.declared: dict[str, LimitZone] = zones(model)
         self.worker = worker
+        self.shared = shared
         self.attached: dict[str, ReqZone | ConnZone] = {}
         for name, zone in self.declared.items():
             if shared is not None and name in shared:
@@ -59,6 +61,12 @@ class Limiters:
             s.req_zones = [it.zone.encode() for it in reqs]
             s.req_keys = [self.key(it.zone, block) for it in reqs]
         return s
+
+    def paces(self, name: str) -> PaceZone | None:
+        """The zone in which workers keep what no conf names; None where nobody shares (a check)."""
+        if self.shared is None or name not in self.shared:
+            return None
+        return PaceZone(Zone.attach(self.shared[name]))
 
     def key(self, zone: str, block: Block):
         return compile_text(str(self.declared[zone].key), block)

@@ -41,6 +41,7 @@ VERBS = {"publish": 1, "subscribe": 2, "all": 3}
 MOST_PATTERNS = 1024  # each PUBLISH may be held against all of them
 MOST_RATE = 10**6
 LEAST_PACKET, MOST_PACKET = 1024, 268_435_460  # bytes: what MQTT has room for (§2.1.4)
+LEAST_ZONE, MOST_ZONE = 64 * 1024, 4 << 30  # bytes
 DEAD_TO_QUEUE, DEAD_NOWHERE = "queue", "off"
 
 
@@ -102,6 +103,14 @@ def read_packet_size(args: list[Token], block: Block) -> int:
     size = read_size(args[0])
     if size is None or not LEAST_PACKET <= size <= MOST_PACKET:
         raise ConfError(args[0], f'"{args[0]}" is not from 1k to 256m')
+    return size
+
+
+def read_zone_size(args: list[Token], block: Block) -> int:
+    """Raises ConfError."""
+    size = read_size(args[0])
+    if size is None or not LEAST_ZONE <= size <= MOST_ZONE:
+        raise ConfError(args[0], f'"{args[0]}" is not from 64k to 4g')
     return size
 
 
@@ -220,6 +229,12 @@ directive("mqtt_publish_bytes", IN_MQTT, read=read_publish_bytes, most=2,
           syntax="size [burst=size]",
           doc="How many bytes of PUBLISHes are taken of a client in a second; it is read more"
           " slowly beyond.")
+directive("mqtt_publish_key", IN_MQTT, Text(), syntax="text",
+          doc="Whose rates mqtt_publish_rate and mqtt_publish_bytes are, say $mqtt_user; by default"
+          " each client's own, known by its user and its id.")
+directive("mqtt_zone_size", MQTT, read=read_zone_size, most=1, default="1m", syntax="size",
+          doc="Memory in which all workers know what is left of clients' rates, and which session"
+          " of a client is the newest; 1m holds 16,000, and who was away longest is forgotten.")
 directive("mqtt_jwt_key_file", IN_MQTT, read=read_jwt_keys, most=1, syntax="file",
           doc="Keys (JWKS) of JSON Web Tokens that clients give as their password; the claim sub"
           " is the user.")

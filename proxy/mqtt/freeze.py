@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from proxy.conf.inherit import Block
     from proxy.upstream.freeze import Upstreams
 
+MOST_NS = 2**62  # a burst may not be longer: 146 years
 FIELDS = {  # of an MqttServer → the directive whose value it is
     "connect_ms": "proxy_connect_timeout",
     "hello_ms": "mqtt_connect_timeout",
@@ -71,9 +72,14 @@ def freeze_server(
         server.topics = TopicRules([(verbs, text.encode()) for verbs, text in lines])
     rate, size = block.get("mqtt_publish_rate"), block.get("mqtt_publish_bytes")
     if rate is not None:
-        server.rate_milli, server.rate_burst = rate
+        server.publish_ns = 10**12 // rate[0]
+        server.publish_burst_ns = min(rate[1] * server.publish_ns, MOST_NS)
     if size is not None:
-        server.bytes_rate, server.bytes_burst = size
+        server.bytes_rate = size[0]
+        server.bytes_burst_ns = min(size[1] * 10**9 // size[0], MOST_NS)
+    key = block.get("mqtt_publish_key")
+    server.publish_key = compile_text(key, block) if key else None
+    server.name = str(block.own("listen")[0].token).encode()
     freeze_keeper(server, block, passwords)
     location = Location(b"")
     location.server = Server(b"")

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from proxy.observe.error_log import NOTICE
+from proxy.observe.error_log import NOTICE, WARN
 from proxy.process._kernel import set_title
 
 if TYPE_CHECKING:
@@ -80,6 +80,20 @@ class Seat:
         self.lock_fd = -1
         self.is_successor = False
         self._is_leaving = False
+
+    def open_counters(self) -> Any:
+        """Counters of one's own, for who is no worker; None where nothing is counted."""
+        from proxy.base._shm import Zone
+        from proxy.observe._counters import open_counters
+        from proxy.observe.zones import ZONE
+
+        if ZONE not in self.shared:
+            return None
+        try:
+            return open_counters(Zone.attach(self.shared[ZONE]))
+        except ValueError as error:  # every block is taken
+            self.error_log.write(WARN, str(error))
+            return None
 
     def tell_ready(self) -> None:
         """Accepting now: the master may retire whoever sat here before."""

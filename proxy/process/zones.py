@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from proxy.conf.report import ConfError
 from proxy.engine.tls import tls_zones
 from proxy.functions.zones import function_zones
+from proxy.mqtt.zones import ZONE as CLIENTS
+from proxy.mqtt.zones import mqtt_zones
 from proxy.observe.zones import counter_zones
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ SOURCES: list[Callable[[Block], dict[str, tuple[int, str]]]] = [
     counter_zones,
     tls_zones,
     function_zones,
+    mqtt_zones,
 ]
 
 
@@ -136,6 +139,11 @@ def _kept_or_new(name: str, size: int, kind: str, before: dict[str, Any]) -> Any
     if old is not None and old.is_for(name, size, kind):
         return old
     try:
-        return Zone.create(name, size, kind)
+        zone = Zone.create(name, size, kind)
+        if name == CLIENTS:
+            from proxy.limits._paces import PaceZone
+
+            PaceZone(zone)  # lays it out
+        return zone
     except ZoneError as error:
         raise ConfError(None, str(error)) from None

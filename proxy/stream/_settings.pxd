@@ -11,6 +11,7 @@ cdef class StreamServer:
     cdef public object targets            # dynamic.DynamicTargets of such a proxy_pass
     cdef public Template text             # return, or None
     cdef public Template bind             # proxy_bind, or None
+    cdef public object way                # engine: Way, of proxy_ssl; None: plain
     cdef public uint32_t connect_ms
     cdef public uint32_t silence_ms       # proxy_timeout
     cdef public uint32_t header_ms        # proxy_protocol_timeout

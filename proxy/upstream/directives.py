@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proxy.conf.directive import (
+    BRIDGE,
     HTTP,
     IN_MQTT,
     LIMIT_EXCEPT,
@@ -397,24 +398,30 @@ directive("proxy_pass_trailers", EVERY, Flag(), default="off",
 
 # --- proxy_pass https:// ---
 
-directive("proxy_ssl_certificate", EVERY, Text(), doc="Our certificate towards the upstream.")
-directive("proxy_ssl_certificate_key", EVERY, Text(), doc="The key of our certificate.")
-directive("proxy_ssl_password_file", EVERY, Word(), doc="Passwords of the key, one a line.")
-directive("proxy_ssl_verify", EVERY, Flag(), default="off",
+directive("proxy_ssl", IN_STREAM | BRIDGE, Flag(), default="off",
+          doc="Speaks TLS to upstreams, or to brokers.")
+directive("proxy_ssl_certificate", EVERY | IN_STREAM | BRIDGE, Text(),
+          doc="Our certificate towards the upstream.")
+directive("proxy_ssl_certificate_key", EVERY | IN_STREAM | BRIDGE, Text(),
+          doc="The key of our certificate.")
+directive("proxy_ssl_password_file", EVERY | IN_STREAM, Word(),
+          doc="Passwords of the key, one a line.")
+directive("proxy_ssl_verify", EVERY | IN_STREAM | BRIDGE, Flag(), default="off",
           doc="Verifies the upstream's certificate and name.")
-directive("proxy_ssl_verify_depth", EVERY, Int(), default="1",
+directive("proxy_ssl_verify_depth", EVERY | IN_STREAM, Int(), default="1",
           doc="How many certificates may stand between the upstream's and a trusted one.")
-directive("proxy_ssl_trusted_certificate", EVERY, Word(),
+directive("proxy_ssl_trusted_certificate", EVERY | IN_STREAM | BRIDGE, Word(),
           doc="The authorities that the upstream's certificate may come from.")
-directive("proxy_ssl_crl", EVERY, Word(), doc="Certificates that are revoked.")
-directive("proxy_ssl_name", EVERY, Text(), default="$proxy_host",
+directive("proxy_ssl_crl", EVERY | IN_STREAM, Word(),
+          doc="Certificates that are revoked.")
+directive("proxy_ssl_name", EVERY | IN_STREAM | BRIDGE, Text(), default="$proxy_host",
           doc="The name that is verified, and sent by SNI.")
-directive("proxy_ssl_server_name", EVERY, Flag(), default="off",
+directive("proxy_ssl_server_name", EVERY | IN_STREAM, Flag(), default="off",
           doc="Sends the name by SNI.")
-directive("proxy_ssl_protocols", EVERY,
+directive("proxy_ssl_protocols", EVERY | IN_STREAM,
           Rest(Enum("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")),
           default="TLSv1.2 TLSv1.3", doc="The TLS versions offered to the upstream.")
-directive("proxy_ssl_ciphers", EVERY, Word(), default="DEFAULT",
+directive("proxy_ssl_ciphers", EVERY | IN_STREAM, Word(), default="DEFAULT",
           doc="The cipher suites offered to the upstream, as OpenSSL writes them.")
-directive("proxy_ssl_session_reuse", EVERY, Flag(), default="on",
+directive("proxy_ssl_session_reuse", EVERY | IN_STREAM, Flag(), default="on",
           doc="Resumes TLS sessions with the upstream.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,3 +51,25 @@ def mqtt(headrace):
         return headrace(http, main=main + CONF % {"inside": inside, "more": more})
 
     return make
+
+
+@pytest.fixture(scope="module")
+def papers(tmp_path_factory) -> Path:
+    """A folder with ca.crt, and of broker.test and gate a certificate and its key."""
+    folder = tmp_path_factory.mktemp("papers")
+
+    def run(*words: object) -> None:
+        subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True, cwd=folder)
+
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    run("req", "-x509", *key, "-days", "2", "-subj", "/CN=ca", "-keyout", "ca.key",
+        "-out", "ca.crt")  # fmt: skip
+    for name in ("broker.test", "gate"):
+        run("req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", "x.csr",
+            "-addext", f"subjectAltName=DNS:{name}")  # fmt: skip
+        run("x509", "-req", "-in", "x.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-days", "2",
+            "-CAcreateserial", "-copy_extensions", "copy", "-out", f"{name}.crt")  # fmt: skip
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    folder.chmod(0o755)
+    return folder

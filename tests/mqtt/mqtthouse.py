@@ -63,6 +63,12 @@ class Mosquitto:
         return (self.folder / "log").read_text(errors="replace")
 
 
+def sealed(papers: Path, more: str = "") -> str:
+    """What a mosquitto says that speaks TLS; papers: the fixture's folder."""
+    return (f"cafile {papers}/ca.crt\ncertfile {papers}/broker.test.crt\n"
+            f"keyfile {papers}/broker.test.key\n{more}")  # fmt: skip
+
+
 class Broker:
     """A TCP server that answers each CONNECT with `answer` (None: never), then runs `serve`."""
 

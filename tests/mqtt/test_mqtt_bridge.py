@@ -18,6 +18,7 @@ from mqtthouse import (
     Client,
     Mosquitto,
     publish,
+    sealed,
     string,
     subscribe,
 )
@@ -173,3 +174,54 @@ def test_a_reload_takes_a_bridge_away_and_brings_another(bridge, mosquitto) -> N
         client.send(publish("sensors/a/temp", b"1", 1, 1))
         wait_for(lambda: called(gateway), 10)
     assert json.dumps(called(gateway)[0]["body"]) == '"1"'
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_a_bridge_by_tls_and_what_it_counts(headrace, mosquitto, papers, version) -> None:
+    broker = mosquitto(sealed(papers, "require_certificate true\nuse_identity_as_username true"))
+    plain = Mosquitto(broker.folder.parent / "x").port     # nobody is there
+    tls = (
+        "proxy_ssl on; proxy_ssl_verify on; proxy_ssl_name broker.test;"
+        f"proxy_ssl_trusted_certificate {papers}/ca.crt;"
+        f"proxy_ssl_certificate {papers}/gate.crt; proxy_ssl_certificate_key {papers}/gate.key;"
+    )
+    main = (
+        f"mqtt {{ {tls} bridge 127.0.0.1:{broker.port} {{ {RULES} version {version}; }}"
+        f" bridge 127.0.0.1:{plain} {{ on_publish x {{ function_pass thermo; }} }} }}"
+    )
+    gateway = headrace(
+        HTTP.replace("server {", "server { location /metrics { metrics; }"), main=main, start=False
+    )
+    (gateway.prefix / "app.py").write_text(HANDLER)
+    gateway.start()
+    wait_for(lambda: "subscribed 2 filters" in gateway.error_log, 10)
+
+    def counted(name: str, port: int = broker.port) -> str:
+        said = gateway.get("/metrics").body.decode()
+        start = f'headrace_mqtt_{name}{{bridge="127.0.0.1:{port}"}}'
+        found = [line for line in said.splitlines() if line.startswith(start)]
+        return found[0].split()[1] if found else "0"
+
+    common = ["mosquitto_pub", "-h", "localhost", "-p", str(broker.port), "-q", "1", "--insecure",
+              "--cafile", papers / "ca.crt", "--cert", papers / "gate.crt",
+              "--key", papers / "gate.key"]  # fmt: skip
+    subprocess.run([*common, "-t", "sensors/a/temp", "-m", "20"], check=True)
+    subprocess.run([*common, "-t", "dead/a", "-m", "fail"], check=True)
+    wait_for(lambda: counted("dead_letters_total") == "1", 10)
+    wait_for(lambda: counted("calls_total") == "2" and counted("answers_total") == "1", 10)
+    assert counted("bridge_connected") == "1" and counted("bridge_connected", plain) == "0"
+    broker.stop(kill=True)
+    wait_for(lambda: counted("bridge_connected") == "0", 10)
+
+
+def test_a_bridge_does_not_speak_to_somebody_else(headrace, mosquitto, papers) -> None:
+    broker = mosquitto(sealed(papers))
+    main = (
+        f"mqtt {{ bridge 127.0.0.1:{broker.port} {{ {RULES} proxy_ssl on; proxy_ssl_verify on;"
+        f" proxy_ssl_trusted_certificate {papers}/ca.crt; proxy_ssl_name other.test; }} }}"
+    )
+    gateway = headrace(HTTP, main=main, start=False)
+    (gateway.prefix / "app.py").write_text(HANDLER)
+    gateway.start()
+    wait_for(lambda: "CERTIFICATE_VERIFY_FAILED" in gateway.error_log, 10)
+    assert "subscribed" not in gateway.error_log

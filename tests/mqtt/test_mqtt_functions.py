@@ -347,12 +347,16 @@ def test_metrics_tell(thermo) -> None:
     ("mqtt { server { listen 1 udp; mqtt_pass 127.0.0.1:1; } }", "in mqtt is known to nginx"),
     ("mqtt { server { listen 1; mqtt_pass 127.0.0.1:1; mqtt_certificate_user on; } }",
      "wants \"ssl_verify_client\""),
+    ("http { function thermo { python a.py:f; } } mqtt { server { listen 1; on_publish a { "
+     "function_pass termo; } } }", 'function "termo" is not declared, did you mean "thermo"? in'),
+    ("mqtt { server { listen 1; on_publish a { function_pass f; } } }", '"f" is not declared in'),
 ])  # fmt: skip
 def test_a_conf_that_makes_no_sense_is_refused(tmp_path: Path, text, said) -> None:
     from gateway import run
 
     conf = tmp_path / "x.conf"
-    http = "" if text.startswith("http") else "http { }"
+    http = "" if "http {" in text else "http { }"
+    (tmp_path / "a.py").write_text("def f(event, context): pass")
     conf.write_text(f"events {{ }}\n{http}\n{text}\n")
     done = run("-t", "-p", str(tmp_path), "-c", str(conf), cwd=tmp_path)
     assert done.returncode == 1

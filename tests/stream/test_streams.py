@@ -443,7 +443,6 @@ def test_worker_connections_count_both_sides(headrace, peer) -> None:
         ("stream { server { listen 127.0.0.1; proxy_pass 127.0.0.1:1; } }", 'no port in "127.0'),
         ("stream { server { listen 1 udp; proxy_pass 127.0.0.1:1; } }", 'the "udp" parameter'),
         ("stream { server { listen 1; return $host; } }", 'unknown "host" variable'),
-        ("stream { server { listen 1; proxy_ssl on; } }", '"proxy_ssl" directive is known to ngin'),
         ("stream { server { listen 1; root /; } }", '"root" directive is not allowed here'),
         ("stream { server { listen 1 ssl; return x; } }", 'no "ssl_certificate" is defined'),
         ("stream { server { listen 1; return x; } server { listen 1; return y; } }",
