@@ -483,7 +483,8 @@ cdef class Session:
             self.secure()
 
     cdef void secure(self) noexcept:
-        """TLS towards the peer, behind our PROXY header (nginx: ngx_stream_proxy_module.c). It has as long as connecting had."""
+        """TLS towards the peer, behind our PROXY header (nginx: ngx_stream_proxy_module.c). It has
+        as long as connecting had."""
         cdef char[PROXY_WRITE_MAX] header
         cdef uint32_t n = self.proxy_header(header)
         cdef Side u = self.upstream
