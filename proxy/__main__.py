@@ -144,7 +144,7 @@ class Start:
         left, wrong = upgrade.take_up()
         for line in wrong:
             self.say("emerg", line)
-        generation = Generation(model, options)
+        generation = Generation(model, options, post=left.post)
         sockets = Sockets()
         for fd, slot in left.sockets:
             try:

@@ -135,7 +135,7 @@ class Plan:
             listener.default_server = default
             listener.is_tls = address.is_ssl or address.is_quic
             if address.is_quic:
-                key = seat.quic_key if seat else None
+                key = seat.post.key if seat and seat.post else None
                 freeze_quic(listener, address, finder(names), tls.pem_of, key)
             freeze_h2(listener, address, [it for _, it in pairs])
             if address.is_ssl:

@@ -103,14 +103,16 @@ class Serving:
         from proxy.quic.ids import Ids
         from proxy.quic.mailbox import Mailboxes
 
+        post, number = self.seat.post, self.seat.quic_number
+        assert post is not None
         if self.mailboxes is None:
-            self.mailboxes = Mailboxes(self.loop, self.seat.mailboxes, self.seat.ledger)
+            self.mailboxes = Mailboxes(self.loop, post.mailboxes, number, post.note_fd)
         settings, engine = listener.quic
 
         def begin(connection: Any, address: tuple, fd: int, local: str) -> ClientH3:
             return ClientH3(self.worker, listener, connection, address[0], address[1], fd, local)
 
-        ids = Ids(self.seat.ledger, self.seat.quic_key)
+        ids = Ids(number, post.key)
         self.endpoints.append(
             Endpoint(
                 self.loop, os.dup(fd), listener.key, settings, engine, ids, self.mailboxes, begin

@@ -41,8 +41,7 @@ def run_alone(options: Options, generation: Generation, sockets: Sockets) -> Non
     seat.control_fd = theirs.fileno()
     seat.listeners = sockets.of_slot(0, generation.keys)
     seat.shared = generation.shared
-    seat.mailboxes = generation.mailboxes
-    seat.quic_key = generation.quic_key
+    seat.post, seat.quic_number = generation.post, generation.post.number_of(seat.ledger)
     is_again = False
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
@@ -66,7 +65,7 @@ def run_alone(options: Options, generation: Generation, sockets: Sockets) -> Non
     pidfile.write(generation.pid_path)
     import_module(children.SERVE).run(generation.model, seat)
     if is_again:
-        children.exec_again(*upgrade.hand_on(sockets, -1, None))
+        children.exec_again(*upgrade.hand_on(sockets, generation.post, -1, None))
     pidfile.remove(generation.pid_path)
     sockets.close()
     generation.log.write(NOTICE, "exit")

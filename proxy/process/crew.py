@@ -117,8 +117,7 @@ class Crew:
         seat.shared = generation.shared
         seat.ledger = ledger
         seat.bells = generation.bells
-        seat.mailboxes = generation.mailboxes
-        seat.quic_key = generation.quic_key
+        seat.post, seat.quic_number = generation.post, generation.post.number_of(ledger)
         seat.controller_path = os.fsdecode(self.controller_socket.getsockname())
         seat.internal_path = generation.internal_path
         channel = None
@@ -146,10 +145,13 @@ class Crew:
             if channel is not None:
                 channel.close()
         self.children[child.pid] = child
-        self._steer()
+        self.steer()
 
-    def _steer(self) -> None:
-        self.sockets.steer([(it.ledger, it.number) for it in self.workers], self._slots)
+    def steer(self) -> None:
+        """The kernel learns whose datagrams are whose."""
+        number_of = self.generation.post.number_of
+        owners = [(number_of(it.ledger), it.number) for it in self.workers]
+        self.sockets.steer(owners, self._slots)
 
     def let_go(self, seat: Seat) -> None:
         """In a child: close what belongs to the master or to other children."""
@@ -207,7 +209,7 @@ class Crew:
             return
         self._is_handing_on = False
         count = self._slots = self.generation.workers
-        self._steer()
+        self.steer()
         for child in self.workers:
             if child.generation is not self.generation and not child.is_leaving:
                 if child.number < count:
@@ -262,14 +264,10 @@ class Crew:
             with contextlib.suppress(OSError):
                 os.kill(child.pid, signal.SIGKILL)
 
-    def dismiss_workers(self) -> None:
+    def dismiss_workers(self, order: str = QUIT) -> None:
+        """REPLACED: those of another executable serve."""
         for child in self.workers:
-            self.dismiss(child)
-
-    def retire_workers(self) -> None:
-        """The workers of a new executable serve."""
-        for child in self.workers:
-            self.dismiss(child, REPLACED)
+            self.dismiss(child, order)
 
     def empty(self) -> None:
         """Workers accept who has connected: sockets that close reset whoever is in their queue."""

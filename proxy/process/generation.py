@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from _socket import AF_UNIX, SO_SNDBUF, SOCK_DGRAM, SOL_SOCKET, socketpair
 from typing import TYPE_CHECKING, Any
 
 from proxy.conf.directive import DIRECTIVES
@@ -18,6 +17,7 @@ from proxy.engine.tls import hold_files
 from proxy.observe.directives import DEFAULT_PATH, log_paths
 from proxy.observe.error_log import ERROR, LEVELS, ErrorLog
 from proxy.process.directives import User, default_user
+from proxy.process.post import Post
 from proxy.process.zones import open_zones
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from proxy.process.options import Options
 
 MAX_REPORT = 64 * 1024
-QUIC_KEY_BYTES = 32
-MAILBOX_BYTES = 1024 * 1024  # of datagrams that wait for their worker, if the kernel allows it
 LONGEST_PATH = 100  # bytes of a Unix socket's name, with room below 108
 TEMP_PATHS = {"client_body_temp_path": "client_body_temp", "proxy_temp_path": "proxy_temp"}
 
@@ -45,12 +43,18 @@ class Generation:
     """`number` counts from 1. `zones` are name → Zone."""
 
     __slots__ = (
-        "addresses", "bells", "internal_path", "keys", "log", "mailboxes", "model", "number",
-        "pid_path", "quic_key", "user", "workers", "zones",
+        "addresses", "bells", "internal_path", "keys", "log", "model", "number", "pid_path",
+        "post", "user", "workers", "zones",
     )  # fmt: skip
 
-    def __init__(self, model: Block, options: Options, before: Generation | None = None) -> None:
-        """Raises ConfError, or Refused where the system says no."""
+    def __init__(
+        self,
+        model: Block,
+        options: Options,
+        before: Generation | None = None,
+        post: Post | None = None,
+    ) -> None:
+        """post: of the executable before. Raises ConfError, or Refused where the system says no."""
         self.number: int = before.number + 1 if before else 1
         self.model = model
         self.addresses: list[Address] = addresses(model)
@@ -76,12 +80,9 @@ class Generation:
         self.bells: list[int] = list(before.bells) if before else []
         while len(self.bells) < 2 * self.workers + 1:
             self.bells.append(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
-        # and there a pair of sockets, where QUIC is spoken
-        self.quic_key: bytes = before.quic_key if before else os.urandom(QUIC_KEY_BYTES)
-        self.mailboxes: list[tuple[int, int]] = list(before.mailboxes) if before else []
+        self.post: Post = before.post if before else post or Post()
         if any(it.is_quic for it in self.addresses):
-            while len(self.mailboxes) < len(self.bells):
-                self.mailboxes.append(open_mailbox())
+            self.post.grow(len(self.bells))
         if self.user is not None and self.user.uid:
             with contextlib.suppress(OSError):
                 self.log.own(self.user.uid, self.user.gid)
@@ -90,15 +91,6 @@ class Generation:
     def shared(self) -> dict[str, int]:
         """name → descriptor, as a seat hands it on."""
         return {name: zone.fd for name, zone in self.zones.items()}
-
-
-def open_mailbox() -> tuple[int, int]:
-    """A pair of datagram sockets: (to read, to write)."""
-    reader, writer = socketpair(AF_UNIX, SOCK_DGRAM)
-    for sock in (reader, writer):
-        sock.setblocking(False)
-    writer.setsockopt(SOL_SOCKET, SO_SNDBUF, MAILBOX_BYTES)
-    return reader.detach(), writer.detach()
 
 
 def read_model(options: Options) -> Block:

@@ -30,6 +30,7 @@ from proxy.process.generation import (
     socket_path,
 )
 from proxy.process.replicas import Replicas
+from proxy.process.seat import QUIT, REPLACED
 from proxy.process.sockets import BindError
 from proxy.process.timers import Timers
 
@@ -72,6 +73,7 @@ class Master:
         self._left = left
         self._is_inherited = not left.is_empty
         self._parent = os.getppid()
+        self._elder_fd = -1  # tells the end of the old executable's master
         self._new_binary = 0
         self._is_retired = False  # WINCH: our workers left, the new executable serves
         self._phase = ""  # "quit" or "terminate"
@@ -92,6 +94,10 @@ class Master:
         if self._left.table_fd >= 0:
             self.replicas.adopt(self._left.table_fd)
         self.crew.own_fds = [self._signal_fd]
+        if self._is_inherited:
+            with contextlib.suppress(OSError):
+                self._elder_fd = os.pidfd_open(self._parent)
+                self.crew.own_fds.append(self._elder_fd)
         self.crew.start(generation)
         self.timers.add(PRELOAD_AFTER_S, self._preload)
         while not self._is_done():
@@ -144,6 +150,8 @@ class Master:
         }
         for fd in [*by_fd, self.replicas.watch_fd]:
             poll.register(fd, select.POLLIN)
+        if self._elder_fd >= 0:
+            poll.register(self._elder_fd, select.POLLIN)
         channel_fd = self.replicas.channel_fd
         if channel_fd >= 0:
             late = select.POLLOUT if self.replicas.is_waiting_to_write else 0
@@ -155,6 +163,8 @@ class Master:
             elif fd in by_fd:
                 if by_fd[fd].control is not None:
                     self.crew.on_control(by_fd[fd])
+            elif fd == self._elder_fd:
+                self._on_elder_end()
             elif fd == channel_fd:
                 if self.replicas.channel_fd == fd:
                     self.replicas.on_channel()
@@ -234,7 +244,8 @@ class Master:
             has_other = self._has_other_master()
             if not has_other:
                 self.crew.empty()
-            self.crew.dismiss_workers()
+            # who shares a socket of QUIC must leave it to those of the other executable
+            self.crew.dismiss_workers(REPLACED if has_other else QUIT)
             self.timers.add(REFUSE_AFTER_S, lambda: self._refuse(has_other))
 
     def _refuse(self, has_other: bool) -> None:
@@ -307,8 +318,9 @@ class Master:
             return
         self.replicas.hold()
         self.timers.add(HOLD_LIMIT_S, self.replicas.obey_held)
+        controller_fd = self.crew.controller_socket.fileno()
         environment, keep = upgrade.hand_on(
-            self.sockets, self.crew.controller_socket.fileno(), self.replicas
+            self.sockets, generation.post, controller_fd, self.replicas
         )
         try:
             pid = os.fork()
@@ -347,17 +359,25 @@ class Master:
                 f"rename() {path}{pidfile.OLD} back to {path} failed "
                 f"({error.errno}: {error.strerror}) after the new binary process exited",
             )
+        self.sockets.take_back()
         if self._phase:
             return
-        self.sockets.take_back()
         if self._is_retired:
             self._is_retired = False
             self.crew.start(self.crew.generation)
         self.crew.need_controller()
 
+    def _on_elder_end(self) -> None:
+        """The old executable is gone: what it shared with us is ours."""
+        self.crew.own_fds.remove(self._elder_fd)
+        os.close(self._elder_fd)
+        self._elder_fd = -1
+        self.sockets.take_back()
+        self.crew.steer()
+
     def _retire(self) -> None:
         self._is_retired = True
-        self.crew.retire_workers()
+        self.crew.dismiss_workers(REPLACED)
         controller = self.crew.controller
         if controller is not None:
             controller.tell("q")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from proxy.conf.inherit import Block
     from proxy.observe.error_log import ErrorLog
     from proxy.process.options import Options
+    from proxy.process.post import Post
 
 EMPTY = "e"  # accept who waits in the queues, then no more: nobody comes after us
 QUIT = "q"  # finish what is running, then leave
@@ -45,9 +46,9 @@ class Seat:
                    the conf has functions
     shared         name → descriptor of a zone of shared memory
     bells          an eventfd for each ledger: by it one worker wakes another
-    mailboxes      (descriptor to read, to write) for each ledger, where QUIC is spoken: datagrams
-                   that came to another worker than whose connection they belong to
-    quic_key       what connection ids and Retry tokens are made with, the same in all generations
+    post           what workers of QUIC share: mailboxes for datagrams that came to another worker
+                   than whose connection they belong to, and a key
+    quic_number    whose mailbox is whose: no other living worker has it, of either executable
     replicas_fd    controller alone: the channel of replicas.py, else -1
     lock_fd        controller alone: one of this gateway acts at a time, who holds a lock on it
     is_successor   controller alone: another one was there before it
@@ -56,8 +57,8 @@ class Seat:
 
     __slots__ = (
         "bells", "control_fd", "controller_path", "error_log", "generation", "internal_path",
-        "is_successor", "ledger", "listeners", "lock_fd", "mailboxes", "number", "options",
-        "prefix", "quic_key", "replicas_fd", "shared", "_is_leaving",
+        "is_successor", "ledger", "listeners", "lock_fd", "number", "options", "post",
+        "prefix", "quic_number", "replicas_fd", "shared", "_is_leaving",
     )  # fmt: skip
 
     def __init__(self, number: int, generation: int, options: Options, log: ErrorLog) -> None:
@@ -74,8 +75,8 @@ class Seat:
         self.internal_path = ""
         self.shared: dict[str, int] = {}
         self.bells: list[int] = []
-        self.mailboxes: list[tuple[int, int]] = []
-        self.quic_key = b""
+        self.post: Post | None = None
+        self.quic_number = 0
         self.replicas_fd = -1
         self.lock_fd = -1
         self.is_successor = False

@@ -86,6 +86,7 @@ class Sockets:
 
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
+        self._kept: list[Held] = []  # closed, but the other master listens there
         self._chosen = 0  # the kernel chooses among the first so many slots; 0: among all
 
     def adopt(self, fd: int, slot: int) -> None:
@@ -263,11 +264,16 @@ class Sockets:
         self._chosen = 0
 
     def close(self, *, keep_paths: bool = False) -> None:
-        """Stop listening; with `keep_paths` Unix sockets keep their names (somebody has them)."""
+        """Stop listening; with `keep_paths` Unix sockets keep their names (somebody has them)
+        until this is called without."""
         if keep_paths:
-            for held in self._held.values():
-                held.is_lent = True
+            self._kept += self._held.values()
+        for held in self._held.values():
+            held.is_lent = held.is_lent or keep_paths
         self.keep(set())
+        if not keep_paths:
+            for held in self._kept:
+                _unlink(held)
 
     def close_but(self, keep: set[int]) -> None:
         """In a child: forget all descriptors but these."""

@@ -105,14 +105,19 @@ class Endpoint:
         connection = self.by_id.get(beginning.target)
         if connection is None:
             owner = self.ids.owner_of(beginning.target)
-            if owner >= 0 and owner != self.ids.owner and not is_forwarded:
-                self.mailboxes.send(owner, self.key, data, address, local)
-                return
+            is_ours = owner == self.ids.owner
+            if owner >= 0 and not is_ours and not is_forwarded:
+                if self.mailboxes.is_there(owner):
+                    self.mailboxes.send(owner, self.key, data, address, local)
+                    return
+                is_ours = True  # as much as anybody's: its owner is no more
             if not beginning.is_long:
-                if owner == self.ids.owner:
+                if is_ours:
                     reset = self.ids.reset(beginning.target, len(data))
                     if reset is not None:
                         self.write(reset, address, local)
+                return
+            if not self.is_accepting and not is_ours:  # ours: it answers our Retry
                 return
             connection = self.accept(data, address, local, beginning.version, now_s)
             if connection is None:
@@ -125,7 +130,7 @@ class Endpoint:
         self, data: bytes, address: Address, local: bytes, version: int, now_s: float
     ) -> Any:
         """A connection that begins with this datagram, or None."""
-        if len(data) < LEAST_INITIAL or not self.is_accepting or address[1] == 0:
+        if len(data) < LEAST_INITIAL or address[1] == 0:
             return None
         answer = None
         if not self.engine.is_version_known(version):

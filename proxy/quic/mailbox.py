@@ -1,13 +1,15 @@
 """Datagrams for another worker's connections: each worker has one Unix socket pair.
 
-The master makes a pair for each ledger number; its owner reads one end, everybody writes the
+The master makes a pair for each number; its owner reads one end, everybody writes the
 other. A letter is the address key, where it came from, and the datagram. A full box loses the
-letter, as a full queue in a router would.
+letter, as a full queue in a router would. Who lives holds a lock on a file that all share.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import struct
 from _socket import socket
 from typing import TYPE_CHECKING, Any
@@ -19,18 +21,26 @@ if TYPE_CHECKING:
 
 LETTERS_AT_ONCE = 64
 MOST_BYTES = 65536 + 512
+LOCKS_AT = 1024  # behind what else stands in the file
+FLOCK = struct.Struct("@hhqqi4x")  # struct flock of fcntl(2)
 HEAD = struct.Struct("!BBBHII")  # lengths of key, host, local; port, flow and scope of IPv6
 
 
 class Mailboxes:
-    """`pairs` are (descriptor to read, descriptor to write) by ledger number; `own` is ours."""
+    """`pairs` are (descriptor to read, descriptor to write) by number; `own` is ours. `note_fd`:
+    a file whose byte LOCKS_AT + number is locked by who has that number."""
 
-    def __init__(self, loop: Any, pairs: Sequence[tuple[int, int]], own: int) -> None:
+    def __init__(
+        self, loop: Any, pairs: Sequence[tuple[int, int]], own: int, note_fd: int
+    ) -> None:
         self.loop = loop
         self.targets: dict[str, Callable[[bytes, Address, bytes, bool], None]] = {}
         self.writers: dict[int, socket] = {}
         self.pairs = pairs
         self.reader: socket | None = None
+        self.note_fd = note_fd
+        with contextlib.suppress(OSError):
+            fcntl.lockf(note_fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, LOCKS_AT + own)
         if own < len(pairs):
             self.reader = socket(fileno=pairs[own][0])
             self.reader.setblocking(False)
@@ -39,6 +49,15 @@ class Mailboxes:
     def open(self, key: str, take: Callable[[bytes, Address, bytes, bool], None]) -> None:
         """Letters for that address go to `take`."""
         self.targets[key] = take
+
+    def is_there(self, owner: int) -> bool:
+        """Does a worker with that number live, as far as can be known?"""
+        asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, LOCKS_AT + owner, 1, 0)
+        try:
+            found = fcntl.fcntl(self.note_fd, fcntl.F_GETLK, asked)
+        except OSError:
+            return True
+        return FLOCK.unpack(found)[0] != fcntl.F_UNLCK
 
     def send(self, owner: int, key: str, data: bytes, address: Address, local: bytes) -> None:
         if owner >= len(self.pairs):

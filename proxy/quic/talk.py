@@ -49,9 +49,11 @@ class Talk:
         if self.is_over:
             return []
         try:
+            datagrams = self.transport.datagrams_to_send(now_s)
             if self.closing is not None and not self.transport.has_unsent():
-                self.transport.close(self.closing)
-            return self.transport.datagrams_to_send(now_s)
+                self.transport.close(self.closing)  # behind what it is to know first: GOAWAY
+                datagrams += self.transport.datagrams_to_send(now_s)
+            return datagrams
         except Exception as error:  # noqa: BLE001
             self._break(error)
             return []

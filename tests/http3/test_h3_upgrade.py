@@ -1,0 +1,146 @@
+"""HTTP/3 over a new executable (USR2): two masters, one address, nobody's connection is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from gateway import Gateway, descendants, title, wait_for
+from h3client import H3Client
+from recorder import Recorded
+
+WHO = "location /who { return 200 $pid; }"
+
+
+def slowly(_: Recorded) -> Iterator[bytes]:
+    """Two megabytes, in pieces over some seconds."""
+    yield b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n"
+    for _ in range(80):
+        time.sleep(0.1)
+        yield bytes(25_000)
+
+
+def master_of(gateway: Gateway) -> int:
+    """The pid in the pid file; 0 while there is none."""
+    try:
+        return int((gateway.prefix / "logs" / "headrace.pid").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def workers_of(master: int) -> set[int]:
+    """The workers of one master, not of the one that it started."""
+    by_others = {
+        it for pid in descendants(master) if "master process" in title(pid)
+        for it in descendants(pid)
+    }  # fmt: skip
+    return {
+        it for it in descendants(master) if "worker process" in title(it) and it not in by_others
+    }
+
+
+def upgrade(gateway: Gateway) -> tuple[int, int]:
+    """USR2: (the old master, the new one), whose workers are ready."""
+    old = master_of(gateway)
+    os.kill(old, signal.SIGUSR2)
+    wait_for(lambda: master_of(gateway) not in (0, old))
+    new = master_of(gateway)
+    wait_for(lambda: len(workers_of(new)) == len(workers_of(old)))
+    return old, new
+
+
+def end(gateway: Gateway, *masters: int) -> None:
+    """All masters leave; the last is not our child."""
+    for pid in masters:
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda pid=pid: not os.path.exists(f"/proc/{pid}") or is_zombie(pid))
+    gateway.process.wait(10)
+
+
+def is_zombie(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_download_goes_on_over_an_upgrade(quic, upstreams, workers: int) -> None:
+    upstream = upstreams(slowly)
+    gateway = quic(f"location / {{ proxy_pass http://{upstream.address}; }} {WHO}",
+                   main=f"worker_processes {workers};")  # fmt: skip
+    wait_for(lambda: len(gateway.workers()) == workers)
+    clients = [H3Client(gateway.port) for _ in range(3)]
+    numbers = [client.ask() for client in clients]
+    for client, number in zip(clients, numbers, strict=True):
+        client.run(lambda: client.responses[number].body)  # noqa: B023
+    old, new = upgrade(gateway)
+    seen = set()
+    for _ in range(8):                                       # of old and new, all are served
+        with H3Client(gateway.port) as other:
+            seen.add(int(other.get("/who").text))
+            other.migrate()
+            assert int(other.get("/who").text) in seen
+    assert seen <= workers_of(old) | workers_of(new)
+    os.kill(old, signal.SIGQUIT)
+    for client in clients:
+        client.run(lambda: client.parted is not None)  # noqa: B023
+    for _ in range(4):
+        with H3Client(gateway.port) as other:
+            assert int(other.get("/who").text) in workers_of(new)
+    for client, number in zip(clients, numbers, strict=True):
+        client.timeout_s = 30
+        client.migrate()                                     # a datagram finds its way anew
+        assert len(client.read(number).body) == 2_000_000
+        assert client.wait_closed().error_code == 0x100
+    wait_for(lambda: is_zombie(old) or not workers_of(old))
+    with H3Client(gateway.port) as other:
+        assert int(other.get("/who").text) in workers_of(new)
+        os.kill(new, signal.SIGHUP)                          # and the numbers go on to be unlike
+        other.run(lambda: other.ended is not None)
+    with H3Client(gateway.port) as other:
+        assert other.get("/who").status == 200
+    end(gateway, new)
+
+
+def test_an_upgrade_that_is_taken_back_loses_nobody(quic, upstreams) -> None:
+    upstream = upstreams(slowly)
+    gateway = quic(f"location / {{ proxy_pass http://{upstream.address}; }} {WHO}")
+    old, new = upgrade(gateway)
+    clients: list[H3Client] = []
+    owners: set[int] = set()
+    while len(owners) < 2:                                   # one of each executable
+        clients.append(H3Client(gateway.port))
+        owners.add(int(clients[-1].get("/who").text))
+        assert len(clients) < 64
+    numbers = [client.ask() for client in clients]
+    for client, number in zip(clients, numbers, strict=True):
+        client.run(lambda: client.responses[number].body)  # noqa: B023
+    os.kill(new, signal.SIGQUIT)
+    wait_for(lambda: any(client.step(0.01) and client.parted is not None for client in clients))
+    for _ in range(3):
+        with H3Client(gateway.port) as other:
+            assert int(other.get("/who").text) in workers_of(old)
+    for client, number in zip(clients, numbers, strict=True):
+        client.timeout_s = 30
+        assert len(client.read(number).body) == 2_000_000
+    wait_for(lambda: master_of(gateway) == old)
+    for client in clients:
+        client.__exit__()
+
+
+def test_the_sockets_of_an_upgraded_gateway_leave_no_files(headrace) -> None:
+    gateway = headrace("""server { listen unix:%%DIR%%/own.sock; return 200 ok; }
+        function echo { command cat; }
+        server { listen %%PORT%%; location / { function_pass echo; } }""")
+    logs = gateway.prefix / "logs"
+    assert list(logs.glob("*-workers.sock"))
+    old, new = upgrade(gateway)
+    os.kill(old, signal.SIGQUIT)
+    gateway.process.wait(10)
+    assert list(logs.glob("*-workers.sock"))
+    os.kill(new, signal.SIGTERM)
+    wait_for(lambda: not os.path.exists(f"/proc/{new}") or is_zombie(new))
+    assert not list(logs.glob("*.sock*"))
+    assert not (gateway.prefix / "own.sock").exists()
