@@ -96,6 +96,22 @@ class Messages(H3Connection):
             if state.is_ended():
                 del self._stream[stream]
 
+    def lacks_head(self, stream: int) -> bool:
+        """Has something of a request come, but not its head?"""
+        state = self._stream.get(stream)
+        return state is not None and state.headers_recv_state == HeadersState.INITIAL
+
+    def cancel(self, stream: int) -> None:
+        """We read no more of it: its encoder shall not wait for us (RFC 9204 §4.4.2)."""
+        decoder = self._decoder.cancel_stream(stream)
+        self._decoder_bytes_sent += len(decoder)
+        assert self._local_decoder_stream_id is not None
+        self._quic.send_stream_data(self._local_decoder_stream_id, decoder)
+        state = self._stream.get(stream)
+        if state is not None:
+            state.blocked = False
+            state.buffer = b""
+
     def go_away(self, stream: int) -> None:
         """No request from this stream number on will be answered (RFC 9114 §5.2)."""
         frame = encode_frame(FrameType.GOAWAY, encode_uint_var(stream))

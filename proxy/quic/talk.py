@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from aioquic.h3.events import DataReceived
 from aioquic.quic import events
 from aioquic.quic.connection import END_STATES
 
+from proxy.quic.engine import Code
 from proxy.quic.messages import Messages, TrailersReceived
 
 if TYPE_CHECKING:
     from proxy.quic.engine import Address, Client, Fields, Host
     from proxy.quic.transport import Transport
 
+NOT_REQUEST = 3  # bits of a stream's number: a request's has none of them
 LOW_BYTES = 32 * 1024  # a stream may be written to again when no more than this is unsent
 
 
@@ -33,6 +36,7 @@ class Talk:
         self.waiting: set[int] = set()  # streams that are to be told when they are writable
         self.closing: int | None = None  # the code to close with, when all is sent
         self.is_over = False
+        self.headless: dict[int, float] = {}  # request streams without a head yet, since when
 
     def facts(self) -> tuple[bytes, bytes, bytes]:
         return self.transport.facts()
@@ -61,11 +65,23 @@ class Talk:
             self._tell()
 
     def deadline_s(self) -> float | None:
-        return None if self.is_over else self.transport.get_timer()
+        if self.is_over:
+            return None
+        deadline_s = self.transport.get_timer()
+        for begun_s in self.headless.values():  # the first is the oldest
+            limit_s = begun_s + self.transport.settings.handshake_s
+            return limit_s if deadline_s is None else min(deadline_s, limit_s)
+        return deadline_s
 
     def on_deadline(self, now_s: float) -> None:
         try:
-            self.transport.handle_timer(now_s)
+            limit_s = now_s - self.transport.settings.handshake_s
+            for stream in [it for it, begun_s in self.headless.items() if begun_s <= limit_s]:
+                del self.headless[stream]
+                self.reset(stream, Code.REQUEST_REJECTED)
+            timer_s = self.transport.get_timer()
+            if timer_s is not None and timer_s <= now_s:
+                self.transport.handle_timer(now_s)
         except Exception as error:  # noqa: BLE001
             self._break(error)
         self._tell()
@@ -111,6 +127,11 @@ class Talk:
         elif self.messages is not None and self.client is not None:
             for it in self.messages.handle_event(event):
                 self._tell_message(self.client, it)
+            if isinstance(event, events.StreamDataReceived) and not event.stream_id & NOT_REQUEST:
+                if self.messages.lacks_head(event.stream_id):
+                    self.headless.setdefault(event.stream_id, time.monotonic())
+            elif isinstance(event, events.StreamReset):
+                self.headless.pop(event.stream_id, None)
             if isinstance(event, events.StreamReset | events.StopSendingReceived):
                 self.client.on_reset(event.stream_id)
 
@@ -121,6 +142,7 @@ class Talk:
         elif isinstance(event, TrailersReceived):
             client.on_trailers(stream, event.headers, event.stream_ended)
         else:
+            self.headless.pop(stream, None)
             client.on_head(stream, event.headers, event.stream_ended)
 
     def _end(self) -> None:
@@ -186,6 +208,8 @@ class Talk:
         found = self.transport._streams.get(stream)
         if found is not None and not found.receiver.is_finished:
             found.receiver.stop(code)
+            if self.messages is not None:
+                self.messages.cancel(stream)
         self.host.will_send(self)
 
     def forget(self, stream: int) -> None:

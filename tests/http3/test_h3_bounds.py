@@ -144,3 +144,43 @@ def test_gso_sends_the_same(quic) -> None:
     (gateway.prefix / "big").write_bytes(body)
     with H3Client(gateway.port) as client:
         assert client.get("/big").body == body
+
+
+def test_a_head_that_does_not_come_whole_is_refused(quic) -> None:
+    gateway = quic(OK, "client_header_timeout 2s;")
+    with H3Client(gateway.port) as client:
+        half, blocked, none = 0, 4, 8
+        client.raw(half, b"\x01\x20ab")                      # HEADERS of 32 bytes, here are two
+        client.raw(blocked, b"\x01\x03\x03\x00\x80")         # entry of a table that never comes
+        client.raw(none, b"\x21\x00")                        # a frame that means nothing
+        for number in (half, blocked, none):
+            assert client.read(number).code == 0x10B         # H3_REQUEST_REJECTED
+            assert client.responses[number].stopped == 0x10B
+        client.quic._local_next_stream_id_bidi = none + 4
+        assert client.get("/ok").text == "ok"
+
+
+def test_a_refused_body_frees_the_encoder(quic) -> None:
+    gateway = quic(OK)
+    with H3Client(gateway.port) as client:
+        cancelled: list[bytes] = []
+        assert client.http is not None
+        told = client.http._encoder.feed_decoder
+        client.http._encoder = Fed(client.http._encoder, cancelled, told)
+        number = client.ask("/ok", method="POST", body=b"x", end=False)
+        assert client.read(number).text == "ok"
+        assert client.responses[number].stopped == 0x100     # H3_NO_ERROR
+        client.run(lambda: bytes([0x40 | number]) in b"".join(cancelled))
+
+
+class Fed:
+    """An encoder of QPACK that notes what the decoder says."""
+
+    def __init__(self, encoder, notes: list[bytes], told) -> None:
+        self.encode, self.apply_settings = encoder.encode, encoder.apply_settings
+        self.notes, self.told = notes, told
+
+    def feed_decoder(self, data: bytes) -> None:
+        """Stream cancellations are 01 and the stream's number (RFC 9204 §4.4.2)."""
+        self.notes.append(data)
+        self.told(data)
