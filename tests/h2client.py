@@ -11,6 +11,7 @@ import ssl
 import struct
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -23,6 +24,9 @@ from h2.events import (
     StreamReset,
     TrailersReceived,
 )
+
+if TYPE_CHECKING:
+    from wsproto.connection import Connection
 
 GOAWAY = 7
 
@@ -113,6 +117,34 @@ class H2Client:
         if body is not None:
             self.send(number, body, end)
         return number
+
+    def open_websocket(self, path: str) -> Response:
+        """Extended CONNECT (RFC 8441) on stream 1, once the server allows it; its answer's head."""
+        while self.h2.remote_settings.get(8) is None:
+            assert self.step()
+        self.last = 1
+        response = self.responses[1] = Response()
+        self.h2.send_headers(1, [
+            (":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"),
+            (":path", path), (":authority", "a.test"), ("sec-websocket-version", "13"),
+        ])  # fmt: skip
+        self.flush()
+        while not response.fields:
+            assert self.step()
+        assert response.status == 200
+        return response
+
+    def read_message(self, number: int, websocket: Connection) -> bytes:
+        """The next whole message of the WebSocket on a stream, in bytes."""
+        response, got = self.responses[number], b""
+        while True:
+            websocket.receive_data(response.body)
+            response.body = b""
+            for event in websocket.events():
+                got += event.data
+                if event.message_finished:
+                    return got
+            assert self.step()
 
     def send(self, number: int, body: bytes, end: bool = False) -> None:
         """A piece of a body, waiting for windows while there are none."""

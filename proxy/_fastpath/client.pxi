@@ -642,7 +642,7 @@ cdef class ClientH1(Link):
         tick()
         if self.state == C_TUNNEL:
             if self.tunnel is not None:
-                self.tunnel.shut()
+                self.tunnel.shut_after_client()
                 if self.tunnel.is_ended:
                     self.close()
             return

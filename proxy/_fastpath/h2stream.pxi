@@ -507,7 +507,7 @@ cdef class H2Stream(ClientStream):
             give_window(&self.h2.c, &self.s, n)
             self.h2.will_write()
         if is_end and self.tunnel is not None:
-            u.shut()
+            u.shut_after_client()
             if u.is_ended:
                 self.end_tunnel()
 

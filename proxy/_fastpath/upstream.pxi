@@ -5,6 +5,7 @@ cdef class UpstreamH1(UpstreamCall):
     cdef ClientStream tunnel      # the other end of one that goes through here
     cdef WebSocket websocket      # reads the frames of the tunnel; None: it is opaque
     cdef uint8_t is_last          # close after this answer
+    cdef uint8_t is_shut_held     # the client of the tunnel says no more; the peer is told later
     cdef Chunked chunked
     cdef char* held
     cdef uint32_t held_n
@@ -307,7 +308,11 @@ cdef class UpstreamH1(UpstreamCall):
         elif self.state == U_IDLE:
             self.drop()
         elif self.state == U_TUNNEL:
-            if (self.is_blocked and self.has_moved()
+            if self.is_shut_held:
+                self.is_shut_held = False
+                self.shut()
+                self.on_tunnel_traffic()
+            elif (self.is_blocked and self.has_moved()
                     or self.tunnel is not None and self.tunnel.has_tunnel_moved()):
                 self.on_tunnel_traffic()         # slowly, but something is taken
             else:
@@ -351,7 +356,17 @@ cdef class UpstreamH1(UpstreamCall):
             self.pause()
 
     cdef void on_tunnel_traffic(self) noexcept:
-        set_deadline(self.w.wheel, self, due(self, self.read_ms))
+        if not self.is_shut_held:
+            set_deadline(self.w.wheel, self, due(self, self.read_ms))
+
+    cdef void shut_after_client(self) noexcept:
+        """The client says no more. Many a peer takes close_notify for the end of both ways, and
+        drops its answer to a Close: over TLS it has a while to end by itself."""
+        if self.tls is None:
+            self.shut()
+        elif not self.is_ended:
+            self.is_shut_held = True
+            set_deadline(self.w.wheel, self, clock.now_ms + CLOSE_MS)
 
     cdef void end_tunnel(self) noexcept:
         self.tunnel = None

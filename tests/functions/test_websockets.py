@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from gateway import Gateway, wait_for
-from h2client import H2Client, Response
+from h2client import H2Client
 from websocket import AcceptConnection, BytesMessage, CloseConnection, WebSocketClient
 from wsproto.connection import Connection, ConnectionType
 
@@ -103,28 +103,10 @@ def test_a_tunnel_through_proxy_pass(gateway_of) -> None:
 def test_a_tunnel_over_http_2(gateway_of) -> None:
     gateway = gateway_of("timeout 1s;")
     with H2Client(gateway.port) as client:
-        while client.h2.remote_settings.get(8) is None:
-            assert client.step()
-        response = client.responses[1] = Response()
-        client.last = 1
-        block = {":method": "CONNECT", ":protocol": "websocket", ":scheme": "http", ":path": "/",
-                 ":authority": "a.test", "sec-websocket-version": "13"}  # fmt: skip
-        client.h2.send_headers(1, list(block.items()))
-        client.flush()
-        while not response.fields:
-            assert client.step()
-        assert response.status == 200
+        client.open_websocket("/")
         ws = Connection(ConnectionType.CLIENT)
         client.send(1, ws.send(BytesMessage(b"m" * 100_000)))
-        got, is_whole = b"", False
-        while not is_whole:
-            assert client.step()
-            ws.receive_data(response.body)
-            response.body = b""
-            for event in ws.events():
-                got += event.data
-                is_whole = event.message_finished
-        assert got == b"m" * 100_000
+        assert client.read_message(1, ws) == b"m" * 100_000
         assert in_flight(gateway) == 1
         assert client.get("/").status == 200                 # on the same connection
         client.send(1, ws.send(CloseConnection(1000)), end=True)

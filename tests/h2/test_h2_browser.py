@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from gateway import wait_for
-from websockets.asyncio.server import serve
+from websocket_echo import serving
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>t</title><script>
 const socket = new WebSocket(`wss://${location.host}/echo`, ["chat"]);
@@ -49,27 +47,8 @@ def tls(tmp_path: Path) -> ssl.SSLContext:
 @pytest.fixture
 def echo_port(tls: ssl.SSLContext) -> Iterator[int]:
     """An echo over TLS that agrees to permessage-deflate and to `chat`."""
-    loop = asyncio.new_event_loop()
-    ports: list[int] = []
-    is_up, end = threading.Event(), asyncio.Event()
-
-    async def echo(client) -> None:
-        async for message in client:
-            await client.send(message)
-
-    async def run() -> None:
-        async with serve(echo, "127.0.0.1", 0, ssl=tls, subprotocols=["chat"]) as server:
-            ports.append(server.sockets[0].getsockname()[1])
-            is_up.set()
-            await end.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
-    thread.start()
-    assert is_up.wait(10)
-    yield ports[0]
-    loop.call_soon_threadsafe(end.set)
-    thread.join(10)
-    loop.close()
+    with serving(tls) as port:
+        yield port
 
 
 @pytest.mark.parametrize("more", ["", "websocket_inspect on;"], ids=["tunnel", "inspected"])

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wsproto import ConnectionType, WSConnection
-from wsproto.connection import ConnectionState
-from wsproto.events import AcceptConnection, CloseConnection, Message, Ping, Request
-from wsproto.extensions import PerMessageDeflate
-from wsproto.utilities import RemoteProtocolError
+from websocket_echo import serving
 
 # not 9 (limits), and of 12 and 13 (compression) few: they try how fast the echo is
 CASES = [*(f"{n}.*" for n in (1, 2, 3, 4, 5, 6, 7, 10)), "12.1.1", "12.2.1", "13.1.1", "13.3.1"]
@@ -37,63 +30,10 @@ SERVER = """
 """
 
 
-async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Each message back as soon as it is parsed, so that what is thought of this server does not
-    hang on how its bytes were cut on their way; then all is read, since a reset would take back
-    what was said."""
-    websocket = WSConnection(ConnectionType.SERVER)
-    message: list[str | bytes] = []
-    while read := await reader.read(1 << 16):
-        try:
-            websocket.receive_data(read)
-            for event in websocket.events():
-                match event:
-                    case Request():
-                        agreed = AcceptConnection(extensions=[PerMessageDeflate()])
-                        writer.write(websocket.send(agreed))
-                    case Message():
-                        message.append(event.data)
-                        if event.message_finished:
-                            whole = type(event.data)().join(message)
-                            writer.write(websocket.send(Message(data=whole)))
-                            message.clear()
-                    case Ping() | CloseConnection():
-                        if websocket.state is not ConnectionState.CLOSED:
-                            writer.write(websocket.send(event.response()))
-        except RemoteProtocolError as wrong:
-            writer.write(websocket.send(wrong.event_hint))
-            break
-        if websocket.state is ConnectionState.CLOSED:
-            break
-        await writer.drain()
-    with contextlib.suppress(OSError):
-        writer.write_eof()
-        while await reader.read(1 << 16):
-            pass
-    writer.close()
-
-
 @pytest.fixture
 def echo_port() -> Iterator[int]:
-    """An echo that agrees to permessage-deflate."""
-    loop = asyncio.new_event_loop()
-    ports: list[int] = []
-    is_up = threading.Event()
-    end = asyncio.Event()
-
-    async def run() -> None:
-        async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
-            ports.append(server.sockets[0].getsockname()[1])
-            is_up.set()
-            await end.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
-    thread.start()
-    assert is_up.wait(10)
-    yield ports[0]
-    loop.call_soon_threadsafe(end.set)
-    thread.join(10)
-    loop.close()
+    with serving() as port:
+        yield port
 
 
 def judged(port: int, folder: Path) -> dict[str, tuple[str, str]]:

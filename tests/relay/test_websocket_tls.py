@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from h2client import H2Client, Response
-from websockets.asyncio.server import serve
+from h2client import H2Client
+from websocket_echo import serving
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from wsproto.connection import Connection, ConnectionType
@@ -49,30 +47,8 @@ def echo_port(keys: Path) -> Iterator[int]:
     """An echo over TLS that agrees to permessage-deflate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(keys / "c.pem", keys / "k.pem")
-    loop = asyncio.new_event_loop()
-    ports: list[int] = []
-    is_up, end = threading.Event(), asyncio.Event()
-
-    async def echo(client) -> None:
-        try:
-            async for message in client:
-                await client.send(message)
-        except ConnectionClosed:
-            pass
-
-    async def run() -> None:
-        async with serve(echo, "127.0.0.1", 0, ssl=context, max_size=None) as server:
-            ports.append(server.sockets[0].getsockname()[1])
-            is_up.set()
-            await end.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
-    thread.start()
-    assert is_up.wait(10)
-    yield ports[0]
-    loop.call_soon_threadsafe(end.set)
-    thread.join(10)
-    loop.close()
+    with serving(context) as port:
+        yield port
 
 
 def trusting(*protocols: str) -> ssl.SSLContext:
@@ -116,30 +92,33 @@ def test_a_message_that_is_too_large_ends_it_over_tls(port: int) -> None:
 @pytest.mark.parametrize("path", ["/", "/inspected"])
 def test_messages_come_back_over_http_2_and_tls(port: int, path: str) -> None:
     with H2Client(port, tls=trusting("h2")) as client:
-        while client.h2.remote_settings.get(8) is None:
-            assert client.step()
-        client.responses[1] = Response()
-        client.h2.send_headers(1, [
-            (":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"),
-            (":path", path), (":authority", "a.test"), ("sec-websocket-version", "13"),
-        ])  # fmt: skip
-        client.flush()
-        response = client.responses[1]
-        while not response.fields:
-            assert client.step()
-        assert response.status == 200
+        response = client.open_websocket(path)
         ws = Connection(ConnectionType.CLIENT)
         client.send(1, ws.send(BytesMessage(b"m" * 300_000)))
-        got, is_whole = b"", False
-        while not is_whole:
-            assert client.step()
-            ws.receive_data(response.body)
-            response.body = b""
-            for event in ws.events():
-                got += event.data
-                is_whole = event.message_finished
-        assert got == b"m" * 300_000
+        assert client.read_message(1, ws) == b"m" * 300_000
         client.send(1, ws.send(CloseConnection(1000)))
         assert client.read(1).is_whole                               # the server ends first
         ws.receive_data(response.body)
         assert [event.code for event in ws.events()] == [1000]
+
+
+@pytest.mark.parametrize("path", ["/", "/inspected"])
+def test_a_close_that_ends_its_stream_is_answered(port: int, path: str) -> None:
+    """So browsers do it. What a TLS peer makes of close_notify is not the client's concern."""
+    for _ in range(5):
+        with H2Client(port, tls=trusting("h2")) as client:
+            response = client.open_websocket(path)
+            ws = Connection(ConnectionType.CLIENT)
+            client.send(1, ws.send(BytesMessage(b"m")))
+            assert client.read_message(1, ws) == b"m"
+            client.send(1, ws.send(CloseConnection(1000)), end=True)
+            assert client.read(1).is_whole
+            ws.receive_data(response.body)
+            assert [event.code for event in ws.events()] == [1000]
+
+
+def test_an_end_without_a_close_reaches_a_tls_server(port: int) -> None:
+    with H2Client(port, tls=trusting("h2")) as client:
+        client.open_websocket("/")
+        client.send(1, b"", end=True)
+        assert client.read(1).is_whole  # the echo ended, too
