@@ -22,6 +22,10 @@ cdef extern from *:
 
     #define LAUNCH_LIMITS 16
     #define LAUNCH_FDS 8
+    #define LAUNCH_MOST_FDS (1 << 20)
+    #ifndef SYS_close_range
+    #define SYS_close_range 436
+    #endif
 
     struct launch {
         char **paths, **argv, **envp;      /* paths: tried one after another */
@@ -60,7 +64,11 @@ cdef extern from *:
             if (dup2(high[i], i) < 0) return 2;
         if (dup3(tell, i, O_CLOEXEC) < 0) return 2;
         it->tell = i;
-        if (syscall(SYS_close_range, i + 1, ~0U, 0) < 0) return 3;
+        if (syscall(SYS_close_range, i + 1, ~0U, 0) < 0) {      /* before Linux 5.9 */
+            if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return 3;
+            for (i++; (rlim_t) i < limit.rlim_max && i < LAUNCH_MOST_FDS; i++)
+                close(i);
+        }
         if (it->nice && setpriority(PRIO_PROCESS, 0, it->nice) < 0) return 4;
         if (it->has_user) {
             if (syscall(SYS_setgroups, 1, &gid) < 0 || syscall(SYS_setgid, gid) < 0
@@ -121,7 +129,7 @@ cdef extern from *:
     int start_launch "launch"(launch_order *)
 
 
-STEPS = ("", "its cgroup", "its descriptors", "close_range()", "its nice value", "its user",
+STEPS = ("", "its cgroup", "its descriptors", "what it has open", "its nice value", "its user",
          "its limits", "its folder", "")
 
 
