@@ -66,7 +66,7 @@ def names(generation: Generation, is_controller: bool) -> Iterator[str]:
     blocks = list(generation.model.below())
     if any(it.own("resolver") for it in blocks):
         yield from NAMES
-    if any(it.own("health_check") or it.own("ready") for it in blocks):
+    if is_controller or any(it.own("health_check") for it in blocks):
         yield from HEALTH
     if not is_controller and any(it.is_quic for it in generation.addresses):
         yield from QUIC

@@ -58,8 +58,8 @@ from proxy.process import late
 order.declare_all()
 import_module("proxy.process.master"), import_module("proxy.serve")
 import_module("proxy.functions.control")
-lists = (late.PYTHON, late.OURS, late.NAMES, late.QUIC, late.MQTT, late.FUNCTIONS, late.CONTROLLER,
-         late.JETSTREAM)
+lists = (late.PYTHON, late.OURS, late.NAMES, late.HEALTH, late.QUIC, late.MQTT, late.FUNCTIONS,
+         late.CONTROLLER, late.JETSTREAM)
 for names in lists:
     for name in names:
         import_module(name)

@@ -162,7 +162,7 @@ def test_the_sockets_of_an_upgraded_gateway_leave_no_files(headrace) -> None:
         function echo { command cat; }
         server { listen %%PORT%%; location / { function_pass echo; } }""")
     logs = gateway.prefix / "logs"
-    assert list(logs.glob("*-workers.sock"))
+    wait_for(lambda: list(logs.glob("*-workers.sock")))  # the controller makes it
     old, new = upgrade(gateway)
     os.kill(old, signal.SIGQUIT)
     gateway.process.wait(10)

@@ -86,7 +86,8 @@ def test_it_begins_with_signals_as_they_come(replicas: Replicas):
     controller.hear("exited")
     lines = os.read(controller.fds[0], 9999).decode().splitlines()
     said = dict(line.split(":\t") for line in lines)
-    assert {int(said[it], 16) for it in ("SigBlk", "SigIgn", "SigCgt")} == {0}
+    glibc_s = 3 << 31  # 32 and 33 are not for anybody else to touch
+    assert {int(said[it], 16) & ~glibc_s for it in ("SigBlk", "SigIgn", "SigCgt")} == {0}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a process to another user")
