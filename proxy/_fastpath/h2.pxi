@@ -25,9 +25,10 @@ cdef void write_frames(void* worker) noexcept:
         Py_DECREF(h)
     if w.ask_n or w.out_n or len(w.later) or len(w.later_calls):
         w.settle()
-    if len(w.spent_calls):                       # nobody holds one any more
-        w.free_calls += w.spent_calls
-        w.spent_calls.clear()
+    if w.spent_calls != NULL:                    # nobody holds one any more
+        (<H2Call>w.last_spent).next_waiting = w.free_calls
+        w.free_calls = w.spent_calls
+        w.spent_calls = NULL
 
 
 cdef inline void set_head_limits(HeadRoom* room, Server s) noexcept:

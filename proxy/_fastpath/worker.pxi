@@ -36,8 +36,10 @@ cdef class Worker(Conductor):
     cdef list later               # ClientStreams that have something to do when all others are done
     cdef list lines               # of upstreams that have room again
     cdef list later_calls         # the same of H2Calls
-    cdef list free_calls          # H2Calls for the next ones …
-    cdef list spent_calls         # … and those that join them when the turn is over
+    cdef PyObject* free_calls     # H2Calls for the next ones …
+    cdef PyObject* spent_calls    # … and those that join them when the turn is over
+    cdef PyObject* last_spent
+    cdef uint32_t n_spare_calls   # of both
     cdef PyObject* unwritten_asks  # UpstreamH2s whose frames wait for the end of the turn
     cdef HeadRoom answer_room     # where their answers' heads are read to
     cdef Head answer_head
@@ -72,7 +74,7 @@ cdef class Worker(Conductor):
         self.answer_fields = <Field*>malloc(self.cap_fields * sizeof(Field))
         self.free_requests, self.free_requests_h2, self.free_requests_h3 = [], [], []
         self.copies, self.clients_h3 = set(), set()
-        self.later, self.later_calls, self.free_calls, self.spent_calls = [], [], [], []
+        self.later, self.later_calls = [], []
         self.lines = []
         self.stats = &nobody_counts
         if (self.spilled == NULL or self.out == NULL or self.ask == NULL
@@ -132,7 +134,7 @@ cdef class Worker(Conductor):
             room.head = &self.answer_head
             room.lim.max_line = 0
             room.lim.max_fields = 0
-            room.lim.ignore_invalid = room.lim.underscores_allowed = True
+            room.lim.ignore_invalid = False      # that is for requests; metadata has dots in names
         return True
 
     cdef inline void begin_writing(self, Request r) noexcept:

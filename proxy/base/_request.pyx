@@ -252,13 +252,13 @@ cdef class Request:
         if self.n_trailers == self.cap_trailers:
             if self.cap_trailers >= 256:
                 return NULL
-            grown = <OutField*>take(&self.arena, (self.cap_trailers * 2 + 8) * sizeof(OutField))
+            grown = <OutField*>take(&self.arena, (self.cap_trailers * 2 + 2) * sizeof(OutField))
             if grown == NULL:
                 return NULL
             if self.n_trailers:
                 memcpy(grown, self.trailers, self.n_trailers * sizeof(OutField))
             self.trailers = grown
-            self.cap_trailers = self.cap_trailers * 2 + 8
+            self.cap_trailers = self.cap_trailers * 2 + 2
         grown = &self.trailers[self.n_trailers]
         grown.name = name
         grown.value = value

@@ -15,6 +15,10 @@ import os
 from tempfile import mkstemp
 
 
+cdef enum:
+    FIRST_BYTES = 1000        # small enough that malloc has it at hand: most bodies are smaller
+
+
 cdef class Spool:
     def __cinit__(self):
         self.fd = -1
@@ -55,7 +59,7 @@ cdef class Spool:
         return 0
 
     cdef bint grow(self, size_t n) noexcept:
-        cdef size_t cap = self.cap * 2 if self.cap else 4096
+        cdef size_t cap = self.cap * 2 if self.cap else FIRST_BYTES
         cdef char* grown
         while cap < self.n + n:
             cap *= 2

@@ -1,4 +1,4 @@
-"""HPACK and HTTP/2 frames as Python sees them: for tests and fuzz targets."""
+"""HPACK and HTTP/2 frames as Python sees them: for tests, fuzz targets, and who asks rarely."""
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, malloc
@@ -119,6 +119,10 @@ FAULTS = {
 }
 
 
+cdef str code_name(uint32_t code):
+    return CODES[code] if code < <uint32_t>len(CODES) else "?"
+
+
 cdef class Connection:
     """One side of a connection, the server's unless is_client. feed(bytes) gives events as tuples;
     `sent` takes what would go to the peer. Streams are opened as requests come, or by `ask`."""
@@ -207,15 +211,15 @@ cdef class Connection:
                            bool(self.c.is_end)))
         elif event == H2_RESET:
             number = self.number_of(s)
-            events.append(("reset", number, CODES[self.c.code] if self.c.code < 14 else "?",
+            events.append(("reset", number, code_name(self.c.code),
                            *(["ours"] if self.c.is_client and self.c.is_ours else [])))
             del self.states[number]
         elif event == H2_ROOM:
             events.append(("room", s.id if s != NULL else 0))
         elif event == H2_BROKEN:
-            events.append(("broken", CODES[self.c.code]))
+            events.append(("broken", code_name(self.c.code)))
         elif event == H2_PARTING and self.c.is_client:
-            events.append(("parting", self.c.id, CODES[self.c.code]))
+            events.append(("parting", self.c.id, code_name(self.c.code)))
         else:
             events.append((EVENTS[event],))
 

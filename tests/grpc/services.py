@@ -47,7 +47,8 @@ class Methods:
         self.note(context, "Echo")
         sent = [it for it in context.invocation_metadata() if it[0].startswith("x-")]
         context.send_initial_metadata(sent)
-        context.set_trailing_metadata([("x-end", "end"), ("x-end-bin", b"\x00\xff"), *sent])
+        behind = [("x-end.of_it", "end"), ("x-end-bin", b"\x00\xff"), *sent]
+        context.set_trailing_metadata(behind)
         return request
 
     def name_of(self, request: bytes, context: grpc.ServicerContext) -> bytes:

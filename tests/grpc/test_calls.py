@@ -42,7 +42,7 @@ def test_metadata_goes_both_ways_in_front_and_behind(calls: Calls, server: Serve
     assert initial == sent
     behind = list(call.trailing_metadata())
     assert [it for it in behind if it[0].startswith("x-")] == [
-        ("x-end", "end"), ("x-end-bin", b"\x00\xff"), *sent]  # fmt: skip
+        ("x-end.of_it", "end"), ("x-end-bin", b"\x00\xff"), *sent]  # fmt: skip
     assert server.methods.seen[0]["metadata"]["x-raw-bin"] == bytes(range(256))
 
 

@@ -79,7 +79,7 @@ def test_binary(gateway: Gateway, server: Server, is_h2: bool) -> None:
     (flags, message), (last, behind) = frames(body)
     assert (flags, message, last) == (0, b"hello", 0x80)
     assert trailers(behind)["grpc-status"] == "0"
-    assert trailers(behind)["x-end"] == "end"
+    assert trailers(behind)["x-end.of_it"] == "end"
     assert "x-raw" not in server.methods.seen[0]["metadata"]
 
 

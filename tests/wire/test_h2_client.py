@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import struct
 
+import fuzz_h2_client
 import pytest
 
 from proxy.wire.h2_door import Connection, write_field, write_status
@@ -191,3 +193,19 @@ def test_windows_hold_what_is_sent() -> None:
     assert it.send(number, bytes(100)) == 5
     assert it.feed(settings((4, 20)))[0] == ("room", 0)
     assert it.send(number, bytes(100)) == 10
+
+
+def test_the_saved_corpus_and_its_mutations() -> None:
+    corpus = fuzz_h2_client.FUZZ.saved() + fuzz_h2_client.BEGINNINGS
+    assert len(corpus) > 100
+    chance = random.Random(3)
+    for data in corpus:
+        fuzz_h2_client.check(data, chance)
+    for _ in range(1500):
+        mutated = fuzz_h2_client.FUZZ.mutated(chance.choice(corpus), corpus, chance)
+        fuzz_h2_client.check(mutated, chance)
+
+
+def test_a_code_that_nobody_knows_is_told_all_the_same() -> None:
+    parting = frame(GOAWAY, payload=struct.pack(">II", 1, 0x04010100))
+    assert asked().feed(settings() + parting) == [("parting", 1, "?")]
