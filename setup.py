@@ -17,6 +17,7 @@ LIBRARIES = {
     "_handshake": ["crypto"],
     "_tls": TLS,
     "_tls_context": TLS,
+    "_way": TLS,
     "_tls_variables": TLS,
 }
 HERE = Path(__file__).parent

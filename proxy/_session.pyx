@@ -6,6 +6,7 @@
 # times in a row is spliced instead, until it pauses. One deadline serves a session in each of its
 # states; it hangs on the client's Link. nginx: ngx_stream_handler.c, ngx_stream_proxy_module.c.
 
+from cpython.object cimport PyObject
 from cython cimport final
 from libc.errno cimport (
     EAGAIN, ECONNREFUSED, ECONNRESET, EHOSTUNREACH, EINPROGRESS, EINTR, ENETUNREACH, EPIPE,
@@ -14,9 +15,10 @@ from libc.errno cimport (
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy, memmove, memset, strerror
+from libc.string cimport memcpy, memmove, memset, strerror, strlen
 from posix.unistd cimport close as c_close
 
+from proxy.base._arena cimport take as take_room
 from proxy.base._client cimport Client
 from proxy.base._clock cimport clock, tick
 from proxy.base._report cimport R_CRIT, R_ERROR, R_INFO, report, report_text
@@ -27,19 +29,20 @@ from proxy.engine._accept cimport Acceptor
 from proxy.engine._link cimport Link, read_buffer
 from proxy.engine._pipe cimport PIPE_BYTES, give_pipe, move_bytes, take_pipe
 from proxy.engine._tls cimport Door, begin_server, plain
-from proxy.engine._way cimport Way, begin_way, wrong_peer
+from proxy.engine._way cimport Way, asked_name, begin_way, wrong_peer
 from proxy.engine._watch cimport FAILED, READABLE, WRITABLE
-from proxy.engine._wheel cimport Wheel, set_deadline
+from proxy.engine._wheel cimport Timed, Wheel, set_deadline
 from proxy.filters._access cimport AccessSettings, judge_address
 from proxy.limits._admit cimport LimitSettings, give_conns, take_conns
 from proxy.observe._log cimport write_logs
+from proxy.routing._names cimport Names, find_server, read_host
 from proxy.stream._preread cimport Preread
 from proxy.stream._settings cimport StreamServer
 from proxy.upstream._balance cimport (
     PEER_FAILED, PEER_OK, Peer, Tried, Upstream, on_released, pick, start_tries,
 )
 from proxy.upstream._shared cimport PeerState, lock_peers, unlock_peers
-from proxy.variables._variables cimport evaluate
+from proxy.variables._variables cimport Template, evaluate, put_groups
 from proxy.wire._client_hello cimport HELLO_MORE, HELLO_READ, read_client_hello
 from proxy.wire._proxy_protocol cimport (
     PROXY_HEADER_MAX, PROXY_WRITE_MAX, ProxyHeader, read_proxy_header, write_proxy_header,
@@ -47,6 +50,7 @@ from proxy.wire._proxy_protocol cimport (
 
 from _socket import socket as borrow_socket
 
+from proxy.conf.values import read_size
 from proxy.upstream.dynamic import TargetError
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -79,6 +83,7 @@ cdef extern from "<netinet/tcp.h>" nogil:
 cdef enum:
     PIECE_BYTES = 64 * 1024       # read at once, and so the most that waits in a Link
     BURST = 3                     # whole pieces in a row: from then on it is spliced
+    HOST_MOST = 256               # bytes of a name that TLS asks for
     TURN_BYTES = 8 << 20          # spliced in one turn of the loop, then others have theirs
     WORDS = 640                   # of a line for the error log
     KEPT_REQUESTS = 256
@@ -96,6 +101,7 @@ cdef enum SessionState:
 
 
 include "_session/sides.pxi"
+include "_session/pacing.pxi"
 
 
 @final
@@ -112,6 +118,9 @@ cdef class Session:
     cdef Tried tried
     cdef uint8_t state
     cdef uint64_t dialed_ms       # when the first peer was asked
+    cdef Pacer up                 # holds a side that is ahead of its rate, or None
+    cdef Pacer down
+    cdef uint64_t piped_ms        # when bytes began to go both ways
     cdef bytes tls_name           # whom the upstream's certificate must name
     cdef char* held               # read of the client, and not sent on yet
     cdef size_t held_n
@@ -141,6 +150,7 @@ cdef class Session:
         r.server = listener.address
         r.location = self.server.location
         r.id = self.who.serial
+        r.server_name = of_bytes(self.server.name)
         self.r = r
         snprintf(words, WORDS, "*%llu client %.*s:%u connected to %.*s",
                  <unsigned long long>r.id, <int>self.who.peer.text_n, self.who.peer.text,
@@ -258,6 +268,8 @@ cdef class Session:
                             b"client SSL certificate verify error while SSL handshaking")
                 self.finish(500)
                 return
+            if side.tls.server is not None and not self.choose_server():
+                return
             self.state = S_PREREAD
             if got and not self.hold(plain, <size_t>got):
                 return
@@ -290,6 +302,34 @@ cdef class Session:
                 if self.state == S_PREREAD:
                     self.look()
 
+    cdef bint choose_server(self) noexcept:
+        """TLS asked for a name. False: the session is over."""
+        cdef const char* name = asked_name(self.client.tls)
+        return name == NULL or self.go_to_server(name, strlen(name))
+
+    cdef bint go_to_server(self, const char* name, size_t n) noexcept:
+        """The server of this name takes the session over (nginx: ngx_stream_core_module.c, since
+        1.25.5). A name that is none leaves it where it is. False: the session is over."""
+        cdef Request r = self.r
+        cdef uint32_t port
+        cdef uint32_t length = 0
+        cdef PyObject* found
+        cdef char* host = <char*>take_room(&r.arena, HOST_MOST)
+        if host == NULL:
+            self.finish(500)
+            return False
+        if self.listener.names is None or n > HOST_MOST or (
+                read_host(name, <uint32_t>n, host, &length, &port) < 0):
+            return True
+        found = find_server(self.listener.names, host, length, &r.captures)
+        if found == NULL or r.captures.n and put_groups(r) < 0:
+            self.finish(500)
+            return False
+        self.server = <StreamServer>found
+        r.location = self.server.location
+        r.server_name = of_bytes(self.server.name)
+        return True
+
     cdef void preread(self) noexcept:
         if not self.server.prereads:
             self.choose()
@@ -312,6 +352,8 @@ cdef class Session:
             return
         if verdict == HELLO_READ:
             self.r.call = found
+            if found.hello.name_n and not self.go_to_server(found.hello.name, found.hello.name_n):
+                return
         self.choose()
 
     # ---------------------------------------------------------------- whom to ask
@@ -544,6 +586,10 @@ cdef class Session:
         cdef int rc = 0
         a.connect_ms = <long long>(clock.now_ms - a.start_ms)
         self.state = S_PIPING
+        self.piped_ms = clock.now_ms
+        self.up = pacer_of(self, self.server.upload_rate, self.server.upload_rate_text, True)
+        self.down = pacer_of(self, self.server.download_rate, self.server.download_rate_text,
+                             False)
         forgive(self.peer)
         if self.server.way is None:              # else it went before TLS
             n = self.proxy_header(header)
@@ -595,7 +641,7 @@ cdef class Session:
 
     cdef bint may_splice(self, Side source) noexcept:
         cdef Side sink
-        if self.state != S_PIPING:
+        if self.state != S_PIPING or (self.up if source.is_client else self.down) is not None:
             return False
         sink = self.upstream if source.is_client else self.client
         if not source.is_plain or not sink.is_plain or sink.is_blocked or (
@@ -772,6 +818,7 @@ cdef class Session:
         if len(self.house.free_requests) < KEPT_REQUESTS:
             self.house.free_requests.append(r)
         self.drop_held()
+        self.up = self.down = drop_pacers(self)
         self.client = self.upstream = None
         c.leave(self.server.silence_ms)
         if u is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from proxy._mqtt import COUNTED, MqttListener
 from proxy._session import StreamListener
 from proxy.base._request import Server
-from proxy.conf.directive import MQTT_SERVER
+from proxy.conf.directive import MQTT_SERVER, STREAM_SERVER
 from proxy.conf.report import located, nearest
 from proxy.engine import tls
 from proxy.engine._way import Way
@@ -16,9 +16,11 @@ from proxy.filters.access import check_slow, files, freeze_access
 from proxy.filters.users import check_fast
 from proxy.mqtt import freeze as mqtt_freeze
 from proxy.mqtt.zones import ZONE
+from proxy.routing.server_name import build_names, names_of
 from proxy.stream import freeze as stream_freeze
 from proxy.upstream.freeze import Upstreams
 from proxy.upstream.tls import bare_name, sent_name
+from proxy.variables._variables import adopt
 from proxy.variables._variables import compile as compile_text
 from proxy.variables.freeze import names_of_stream
 
@@ -34,10 +36,11 @@ def freeze_streams(plan: Plan, model: Block) -> None:
     """The servers of stream { }, which has variables and upstreams of its own."""
     with names_of_stream():
         for stream in model.find("stream"):
-            plan.stream_upstreams = upstreams = Upstreams(
-                stream, plan.resolver_of, tls.make_client
-            )
+            plan.stream_upstreams = upstreams = Upstreams(stream, plan.resolver_of, tls.make_client)
             plan.share(upstreams, stream)
+            for it in (name for block in stream.find("server") for name in names_of(block)):
+                if it.pattern is not None:
+                    adopt(it.pattern)  # its groups are variables
             for block in stream.find("server"):
                 server = stream_freeze.freeze_server(block, upstreams, *frozen(plan, block))
                 server.way = freeze_way(block, upstreams)
@@ -48,9 +51,7 @@ def freeze_mqtt(plan: Plan, model: Block) -> None:
     """The servers of mqtt { }: it has upstreams of its own, and the variables of stream { }."""
     with names_of_stream():
         for mqtt in model.find("mqtt"):
-            plan.mqtt_upstreams = upstreams = Upstreams(
-                mqtt, plan.resolver_of, tls.make_client
-            )
+            plan.mqtt_upstreams = upstreams = Upstreams(mqtt, plan.resolver_of, tls.make_client)
             plan.share(upstreams, mqtt)
             paces = plan.limiters.paces(ZONE)
             for block in mqtt.find("server"):
@@ -118,7 +119,8 @@ def freeze_nothing(block: Block) -> Location:
 
 
 def open_listener(plan: Plan, address: Any, door: Callable[..., Any]) -> Any:
-    """An address of stream { } or mqtt { } has one server. door: plan.tls_door."""
+    """An address of stream { }, whose servers TLS chooses by name, or of mqtt { }, which has one.
+    door: plan.tls_door."""
     server = plan.servers[id(address.default_server)]
     listener: Any = StreamListener()
     if address.default_server.where == MQTT_SERVER:
@@ -127,7 +129,14 @@ def open_listener(plan: Plan, address: Any, door: Callable[..., Any]) -> Any:
     listener.key = address.key
     listener.address = Server(address.key.encode())
     listener.server = server
+    names = None
+    if address.default_server.where == STREAM_SERVER:
+        pairs = [(it, plan.servers[id(it)]) for it in address.servers]
+        names, warnings = build_names(address.key, pairs, server)
+        plan.warnings += warnings
+        listener.names = names
     listener.is_proxied = address.is_proxy_protocol
     if address.is_ssl:
-        listener.tls = door(address, [server], server, None)
+        servers = [plan.servers[id(it)] for it in address.servers]
+        listener.tls = door(address, servers, server, names)
     return listener

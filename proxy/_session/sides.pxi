@@ -27,6 +27,7 @@ cdef class StreamListener(Acceptor):
     cdef public StreamServer server
     cdef public Door tls              # None: plain
     cdef public bint is_proxied       # proxy_protocol: a PROXY header comes first
+    cdef public Names names           # by which TLS chooses a server
 
     cdef void on_accepted(self, int fd, const void* address) noexcept:
         cdef Session s = Session.__new__(Session)
@@ -89,6 +90,10 @@ cdef class Side(Link):
             s.splice(self, s.upstream if self.is_client else s.client)
             return
         want = PIECE_BYTES if self.most_bytes == 0 else self.most_bytes
+        if s.state == S_PIPING and (s.up if self.is_client else s.down) is not None:
+            want = allowance(s, self, want)
+            if want == 0:
+                return
         n = recv(self.fd, read_buffer, want, 0)
         if n > 0:
             self.burst = self.burst + 1 if n == PIECE_BYTES and self.burst < BURST else (

@@ -69,7 +69,7 @@ KNOWN = frozenset(
     proxy_cache_lock proxy_cache_lock_age proxy_cache_lock_timeout proxy_cache_max_range_offset
     proxy_cache_methods proxy_cache_min_uses proxy_cache_path proxy_cache_revalidate
     proxy_cache_use_stale proxy_cache_valid proxy_connect_timeout proxy_cookie_domain
-    proxy_cookie_flags proxy_cookie_path proxy_download_rate proxy_downstream_buffer
+    proxy_cookie_flags proxy_cookie_path proxy_downstream_buffer
     proxy_force_ranges proxy_half_close proxy_headers_hash_bucket_size
     proxy_headers_hash_max_size proxy_hide_header proxy_http_version proxy_ignore_client_abort
     proxy_ignore_headers proxy_intercept_errors proxy_limit_rate proxy_max_temp_file_size
@@ -84,7 +84,7 @@ KNOWN = frozenset(
     proxy_ssl_password_file proxy_ssl_protocols proxy_ssl_server_name proxy_ssl_session_reuse
     proxy_ssl_trusted_certificate proxy_ssl_verify proxy_ssl_verify_depth proxy_store
     proxy_store_access proxy_temp_file_write_size proxy_temp_path proxy_timeout
-    proxy_upload_rate proxy_upstream_buffer quic_active_connection_id_limit quic_bpf quic_gso
+    proxy_upstream_buffer quic_active_connection_id_limit quic_bpf quic_gso
     quic_host_key quic_retry random random_index read_ahead real_ip_header real_ip_recursive
     recursive_error_pages referer_hash_bucket_size referer_hash_max_size request_pool_size
     reset_timedout_connection resolver resolver_timeout return rewrite rewrite_log root satisfy
@@ -103,7 +103,7 @@ KNOWN = frozenset(
     server_name_in_redirect server_names_hash_bucket_size server_names_hash_max_size
     server_tokens set set_real_ip_from slice smtp_auth smtp_capabilities smtp_client_buffer
     smtp_greeting_delay source_charset split_clients ssi ssi_ignore_recycled_buffers
-    ssi_last_modified ssi_min_file_chunk ssi_silent_errors ssi_types ssi_value_length ssl_alpn
+    ssi_last_modified ssi_min_file_chunk ssi_silent_errors ssi_types ssi_value_length
     ssl_buffer_size ssl_certificate ssl_certificate_cache ssl_certificate_compression
     ssl_certificate_key ssl_ciphers ssl_client_certificate ssl_conf_command ssl_crl ssl_dhparam
     ssl_early_data ssl_ecdh_curve ssl_ech_file ssl_engine ssl_handshake_timeout

@@ -336,13 +336,31 @@ cdef Tls begin_client(Context context, bytes sni, Session session):
     return tls
 
 
-def prepare(Context context not None, bint has_alpn=True):
-    """Give a new context the callbacks that live here; without ALPN whatever a client offers by it
-    is passed over."""
+cdef int choose_listed(
+    SSL* ssl, const unsigned char** out, unsigned char* out_n, const unsigned char* offered,
+    unsigned int n, void* listed
+) noexcept:
+    """ALPN of a stream: the first of ours that the client offers (RFC 7301 §3.2)."""
+    cdef bytes names = <bytes><object>listed
+    if SSL_select_next_proto(<unsigned char**>out, out_n, <const unsigned char*>names,
+                             <unsigned int>len(names), offered, n) != OPENSSL_NPN_NEGOTIATED:
+        return SSL_TLSEXT_ERR_ALERT_FATAL
+    return SSL_TLSEXT_ERR_OK
+
+
+LISTED = {}                                      # what contexts point at, one of each
+
+
+def prepare(Context context not None, bint has_alpn=True, bytes listed=b""):
+    """Give a new context the callbacks that live here. Without ALPN, and with no names `listed` as
+    ALPN writes them, whatever a client offers by it is passed over."""
     if context.is_server:
         SSL_CTX_set_client_hello_cb(context.ctx, on_client_hello, NULL)
         SSL_CTX_set_tlsext_servername_callback(context.ctx, on_server_name)
         if has_alpn:
             SSL_CTX_set_alpn_select_cb(context.ctx, choose_protocol, NULL)
+        elif listed:
+            listed = LISTED.setdefault(listed, listed)
+            SSL_CTX_set_alpn_select_cb(context.ctx, choose_listed, <void*>listed)
     else:
         SSL_CTX_sess_set_new_cb(context.ctx, on_new_session)

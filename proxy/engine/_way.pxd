@@ -19,5 +19,7 @@ cdef class Way:
 # A Tls of our side, and the name that its certificate must have; host: where the connection goes,
 # session: one of before, or None. Raises what OpenSSL and names make Python raise.
 cdef tuple begin_way(Way way, Request r, Str host, object session)
+# The name that the client of a handshake asked for by SNI, or NULL; it lives as long as the Tls.
+cdef const char* asked_name(Tls tls) noexcept
 # None, or why the peer, whose handshake is done, is not who it should be.
 cdef bytes wrong_peer(Way way, Tls tls, bytes name)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 BACKLOG = 511  # nginx's on Linux
 PORT_WITHOUT_LISTEN = 80
 PORT_WITHOUT_LISTEN_OR_ROOT = 8000
-NOT_IN_STREAM = ("udp", "default_server", "default", "http2", "quic")
+NOT_IN_STREAM = ("udp", "http2", "quic")
+NOT_IN_MQTT = (*NOT_IN_STREAM, "default_server", "default")  # a client says no name there
 NOT_YET = ("multipath",)
 UDP = "/udp"  # at the end of a key: HTTP/3 may be spoken where TCP listens too
 
@@ -124,8 +125,8 @@ class Address:
 
     def add(self, listen: Listen, server: Block) -> None:
         """Another server listens here too. Raises ConfError."""
-        is_stream = not server.where & self.default_server.where & SERVER
-        if server in self.servers or is_stream:
+        both = server.where & self.default_server.where
+        if server in self.servers or not both & (SERVER | STREAM_SERVER):
             raise ConfError(listen.token, f"a duplicate listen {self.key}")
         self.servers.append(server)
         was_set = self._is_set
@@ -201,7 +202,7 @@ def read_stream_listen(args: list[Token], block: Block) -> Listen:
     """The same of a server in stream or mqtt: a port must stand there. Raises ConfError."""
     listen = Listen(args[0])
     for parameter in args[1:]:
-        if parameter in NOT_IN_STREAM:
+        if parameter in (NOT_IN_STREAM if block.where == STREAM_SERVER else NOT_IN_MQTT):
             place = "stream" if block.where == STREAM_SERVER else "mqtt"
             raise ConfError(
                 parameter,
@@ -394,7 +395,7 @@ directive(
     read=read_stream_listen,
     many=True,
     inherit=False,
-    syntax="address:port | port | unix:path [ssl] [proxy_protocol] "
+    syntax="address:port | port | unix:path [default_server] [ssl] [proxy_protocol] "
     "[backlog=number] [rcvbuf=size] [sndbuf=size] [fastopen=number] [deferred] [bind] "
     "[ipv6only=on|off] [reuseport] [so_keepalive=on|off|[idle]:[interval]:[count]]",
     doc="An address whose connections this server takes; ports may be a range.",

@@ -154,6 +154,8 @@ directive("ssl_client_certificate", BOTH, Word(),
 directive("ssl_trusted_certificate", BOTH, Word(),
           doc="More authorities that are trusted, which clients are not told.")
 directive("ssl_crl", BOTH, Word(), doc="Client certificates that are revoked, in PEM.")
+directive("ssl_alpn", STREAM | STREAM_SERVER, Rest(Text(), least=1), default=(),
+          doc="The protocols that may be agreed on by ALPN, the first is liked best.")
 directive("ssl_reject_handshake", BOTH, Flag(), default="off",
           doc="Ends handshakes for the names of this server.")
 # fmt: on
@@ -281,10 +283,9 @@ def _make_server(block: Block, server: ServerTls) -> Context:
     from proxy.engine._tls import prepare
     from proxy.engine._tls_context import Context
 
-    get = block.get
-    context = Context(True)
+    get, context = block.get, Context(True)
     is_stream = block.where in (STREAM_SERVER, MQTT_SERVER)
-    prepare(context, not is_stream)  # nobody here knows what a stream's bytes speak
+    prepare(context, not is_stream, _alpn_list(block))  # only ssl_alpn knows what a stream speaks
     import hashlib  # few confs need it
 
     identity = hashlib.sha256(b"STREAM" if is_stream else b"HTTP")
@@ -330,6 +331,14 @@ def _make_server(block: Block, server: ServerTls) -> Context:
     except ValueError as error:
         raise block.error(str(error)) from None
     return context
+
+
+def _alpn_list(block: Block) -> bytes:
+    """ssl_alpn as RFC 7301 §3.1 writes it. Raises ConfError."""
+    found = block.get("ssl_alpn") if block.where == STREAM_SERVER else ()
+    if any(not 0 < len(it.encode()) <= 255 for it in found):
+        raise block.error('a protocol of "ssl_alpn" has 1 to 255 bytes')
+    return b"".join(bytes([len(it.encode())]) + it.encode() for it in found)
 
 
 def pem_of(block: Block) -> tuple[bytes, bytes, tuple[bytes, ...]] | None:

@@ -96,6 +96,7 @@ def renew_copy(folder: str, name: str, value: bytes) -> None:
 
 def secrets_of(model: Block) -> Secrets:
     """As the conf has them."""
-    http = model.find("http")[0]
-    block = (http.find("functions") or [http])[0]
-    return Secrets(os.path.abspath(http.path(block.get("secrets_path"))))
+    for http in model.find("http"):
+        block = (http.find("functions") or [http])[0]
+        return Secrets(os.path.abspath(http.path(block.get("secrets_path"))))
+    return Secrets(os.path.abspath(model.path("var/secrets")))  # a reload may bring functions

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from proxy.conf.directive import HTTP, LOCATION, MAIN, SERVER, directive
+from proxy.conf.directive import HTTP, LOCATION, MAIN, SERVER, STREAM_SERVER, directive
 from proxy.conf.values import Flag, Int
 from proxy.routing.server_name import read_server_name
 
 directive(
     "server_name",
-    SERVER,
+    SERVER | STREAM_SERVER,
     read=read_server_name,
     many=True,
     inherit=False,
     syntax="name …",
-    doc="The hosts a server answers: a name, *.name, .name, name.*, ~regex, $hostname or empty.",
+    doc="The hosts a server answers, in stream those that TLS asks for: a name,"
+    " *.name, .name, name.*, ~regex, $hostname or empty.",
 )
 directive(
     "merge_slashes",

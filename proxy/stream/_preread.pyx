@@ -59,6 +59,10 @@ cdef int get_protocol(Request r, uint64_t data, Str* out) noexcept:
     return tell(out, "TCP", 3)
 
 
+cdef int get_server_name(Request r, uint64_t data, Str* out) noexcept:
+    return tell(out, r.server_name.p, r.server_name.n)
+
+
 # No name in a conf has a colon: http { } cannot reach these.
 for _name, _data in ((b"ssl_preread_server_name", 0), (b"ssl_preread_alpn_protocols", 1)):
     declare(b"stream:" + _name, get_name, _data, 0)
@@ -67,7 +71,9 @@ declare(b"stream:ssl_preread_protocol", get_version, 0, 0)
 declare(b"stream:bytes_received", get_received, 0, NO_CACHE)
 declare(b"stream:session_time", get_session_time, 0, NO_CACHE)
 declare(b"stream:protocol", get_protocol, 0, 0)
-for _name in (b"ssl_preread_protocol", b"bytes_received", b"session_time", b"protocol"):
+declare(b"stream:server_name", get_server_name, 0, NO_CACHE)
+for _name in (b"ssl_preread_protocol", b"bytes_received", b"session_time", b"protocol",
+              b"server_name"):
     tell_stream(_name, b"stream:" + _name)
 for _name in (
     b"remote_addr", b"remote_port", b"binary_remote_addr", b"server_addr", b"server_port",

@@ -11,7 +11,17 @@ from proxy.conf.directive import (
     directive,
 )
 from proxy.conf.report import ConfError
-from proxy.conf.values import AddressError, Duration, Enum, Flag, Size, Text, Word, read_address
+from proxy.conf.values import (
+    AddressError,
+    Duration,
+    Enum,
+    Flag,
+    Size,
+    SizeText,
+    Text,
+    Word,
+    read_address,
+)
 from proxy.stream.target import NoPort, read_target
 from proxy.upstream.proxy_pass import Target, VariableTarget
 from proxy.upstream.servers import ServerLine, check_upstream, read_server
@@ -67,6 +77,10 @@ directive("proxy_next_upstream", EVERY, Flag(), default="on",
           doc="Whether a connection that fails is tried at the next server.")  # fmt: skip
 directive("proxy_protocol", EVERY, Enum("off", "on", "v2"), default="off",
           doc="Begins connections to upstreams with a PROXY header, version 1 or 2.")  # fmt: skip
+directive("proxy_upload_rate", EVERY, SizeText(), default="0",
+          doc="Bytes a second read of a client; 0 is no limit.")  # fmt: skip
+directive("proxy_download_rate", EVERY, SizeText(), default="0",
+          doc="Bytes a second read of an upstream; 0 is no limit.")  # fmt: skip
 directive("proxy_half_close", EVERY, Flag(), default="off",
           doc="Passes on that one side has ended, and goes on with the other.")  # fmt: skip
 directive("proxy_protocol_timeout", EVERY, Duration(), default="30s",

@@ -12,6 +12,7 @@ from proxy.upstream.dynamic import DynamicTargets
 from proxy.upstream.freeze import Upstreams
 from proxy.upstream.proxy_pass import VariableTarget
 from proxy.variables._variables import compile as compile_text
+from proxy.variables.freeze import put_size
 
 if TYPE_CHECKING:
     from proxy.conf.inherit import Block
@@ -44,7 +45,11 @@ def freeze_server(
     block.copy(server, FIELDS)
     server.proxy_version = PROXY_VERSIONS[block.get("proxy_protocol")]
     server.tls = tls
+    names = [name for names in block.get("server_name") or () for name in names]
+    server.name = names[0].shown.encode() if names else b""
     server.block = block
+    for way in ("upload", "download"):
+        put_size(server, f"{way}_rate", block.get(f"proxy_{way}_rate"), block)
     bind = block.get("proxy_bind")
     server.bind = compile_text(bind.text, block) if bind else None
     target, text = block.own("proxy_pass"), block.own("return")

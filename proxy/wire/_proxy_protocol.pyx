@@ -42,7 +42,7 @@ cdef int read_line(const char* p, uint32_t n, ProxyHeader* out) noexcept:
     n = n if n < LINE_MAX else LINE_MAX
     end = <const char*>memchr(p, 10, n)
     if end == NULL:
-        return 0 if n < LINE_MAX else -1
+        return 0 if n < LINE_MAX and may_become(at, n - 6 if n > 6 else 0) else -1
     if end[-1] != 13 or end - p < 14:
         return -1
     n = <uint32_t>(end - p) + 1
@@ -65,6 +65,13 @@ cdef int read_line(const char* p, uint32_t n, ProxyHeader* out) noexcept:
         return -1
     out.has_addresses = True
     return <int>n
+
+
+cdef bint may_become(const char* p, uint32_t n) noexcept:
+    """Do these bytes begin a family? Who says something else shall not be waited for."""
+    return (memcmp(p, b"TCP4 ", n if n < 5 else 5) == 0
+            or memcmp(p, b"TCP6 ", n if n < 5 else 5) == 0
+            or memcmp(p, b"UNKNOWN", n if n < 7 else 7) == 0)
 
 
 cdef bint read_ip(const char** at, const char* end, int family, char* out, uint8_t* n) noexcept:

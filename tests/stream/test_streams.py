@@ -445,8 +445,9 @@ def test_worker_connections_count_both_sides(headrace, peer) -> None:
         ("stream { server { listen 1; return $host; } }", 'unknown "host" variable'),
         ("stream { server { listen 1; root /; } }", '"root" directive is not allowed here'),
         ("stream { server { listen 1 ssl; return x; } }", 'no "ssl_certificate" is defined'),
-        ("stream { server { listen 1; return x; } server { listen 1; return y; } }",
-         "a duplicate listen 0.0.0.0:1"),
+        ("stream { server { listen 1; listen 1; return x; } }", "a duplicate listen 0.0.0.0:1"),
+        ("stream { server { listen 1 default_server; return x; } "
+         "server { listen 1 default_server; return y; } }", "a duplicate default server for"),
         ("stream { limit_conn_zone $remote_addr zone=z:1m; } "
          "http { limit_conn_zone $host zone=z:1m; }",
          'the shared memory zone "z" is already declared for a different use'),
