@@ -55,7 +55,9 @@ class Logs:
         if any(log.file is None for log in settings.logs):
             if cache is not None:
                 settings.path_cache = self.caches.setdefault(id(cache), PathCache(cache))
-            settings.root = compile_text(block.path(str(root)) if root else block.prefix, block)
+            if block.where not in (STREAM_SERVER, MQTT_SERVER):  # they have no sites
+                where = block.path(str(root)) if root else block.prefix
+                settings.root = compile_text(where, block)
         self.wanted.append((settings, [(error_path(block, it), it.level) for it in errors]))
         return settings
 

@@ -461,3 +461,14 @@ def test_what_a_conf_says_wrong_is_told(tmp_path, inside, said) -> None:
     done = run("-t", "-p", str(tmp_path), "-c", "c", "-e", "stderr")
     assert done.returncode == 1
     assert said in done.stderr
+
+
+def test_a_log_s_name_may_hold_variables(headrace) -> None:
+    gateway = headrace(
+        main="stream { log_format s 'said $status'; server { listen 127.0.0.1:%%PORT%%; return x;"
+        " access_log logs/a$bytes_sent.log s; } }"
+    )
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as sock:
+        assert read_all(sock) == b"x"
+    path = gateway.prefix / "logs" / "a1.log"
+    wait_for(lambda: path.exists() and path.read_text() == "said 200\n")
