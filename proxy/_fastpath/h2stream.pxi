@@ -118,18 +118,7 @@ cdef class H2Stream(ClientStream):
             return CLIENT_GONE
         if r.location is not None and r.location.headers is not None:
             expect_trailers(r)
-        if r.is_upgraded:                        # what a tunnel begins with here
-            r.status = 200
-        elif self.is_connect and r.status < 300:
-            # a success would begin one; what answers here speaks no WebSocket
-            r.status = 501 if r.is_answer_ours else 502
-            r.length = 0
-            r.source = None
-        frame_answer(r, r.head.version)
-        if self.is_connect and not r.is_upgraded and r.length == 0:
-            r.is_header_only = True
-        if r.out_kind == BODY_UNTIL_CLOSE:       # chunked_transfer_encoding is of HTTP/1.1
-            r.out_kind = BODY_CHUNKED
+        frame_on_stream(r, self.is_connect)
         at = begin_headers(&h.c, room_for_answer(r))
         if at == NULL:
             return NO_MEMORY

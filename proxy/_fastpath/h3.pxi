@@ -14,6 +14,7 @@ cdef enum:
 cdef enum H3Code:                 # RFC 9114 §8.1
     H3_NO_ERROR = 0x100
     H3_INTERNAL_ERROR = 0x102
+    H3_FRAME_UNEXPECTED = 0x105
     H3_EXCESSIVE_LOAD = 0x107
     H3_REQUEST_REJECTED = 0x10b
     H3_REQUEST_CANCELLED = 0x10c
@@ -114,6 +115,10 @@ cdef class H3Stream(ClientStream):
     cdef uint8_t is_waiting       # the engine has too much of the answer
     cdef uint8_t is_aborted
     cdef uint8_t is_interim_sent
+    cdef uint8_t is_connect       # an extended CONNECT: what comes are bytes of a tunnel
+    cdef uint8_t is_shut          # of the tunnel: our side of it is ended
+    cdef uint8_t is_over          # … both are
+    cdef UpstreamH1 tunnel
 
     cdef void begin(self, ClientH3 h, Request r, int64_t id) noexcept:
         cdef Client c = self.client
@@ -127,6 +132,7 @@ cdef class H3Stream(ClientStream):
         self.left = -1
         self.is_paused = self.is_end_come = self.is_end_held = self.is_waiting = False
         self.is_aborted = self.is_interim_sent = False
+        self.is_connect = self.is_shut = self.is_over = False
         c.fd = from_.fd
         c.address = c.peer = from_.peer
         c.local = from_.local
@@ -141,6 +147,7 @@ cdef class H3Stream(ClientStream):
         """Its request was freed: let go of everything."""
         cdef ClientH3 h = self.h3
         self.timer.forget_deadline()
+        self.detach()
         self.held = None
         self.client.tls = None
         self.h3 = None
@@ -170,9 +177,7 @@ cdef class H3Stream(ClientStream):
             return CLIENT_GONE
         if r.location is not None and r.location.headers is not None:
             expect_trailers(r)
-        frame_answer(r, r.head.version)
-        if r.out_kind == BODY_UNTIL_CLOSE:       # chunked_transfer_encoding is of HTTP/1.1
-            r.out_kind = BODY_CHUNKED
+        frame_on_stream(r, self.is_connect)
         block = <char*>malloc(room_for_answer(r))
         if block == NULL:
             return NO_MEMORY
@@ -264,8 +269,11 @@ cdef class H3Stream(ClientStream):
         if r is None or not self.is_waiting:
             return
         self.is_waiting = False
-        self.stop_time()
-        self.h3.w.on_client_drained(r)
+        if self.tunnel is not None:
+            self.tunnel.unpause()
+        elif not self.is_over:
+            self.stop_time()
+            self.h3.w.on_client_drained(r)
 
     cdef void abort(self, Request r) noexcept:
         """The answer cannot be completed; its caller is still busy with the request."""
@@ -282,7 +290,8 @@ cdef class H3Stream(ClientStream):
         r.method = r.head.method
         r.keep_alive = True
         self.is_end_come = is_end
-        if is_end or r.head.content_length == 0:
+        self.is_end_held = is_end and self.is_connect
+        if is_end or r.head.content_length == 0 or self.is_connect:
             r.body_kind = BODY_NONE
         else:
             r.body_kind = BODY_LENGTH if r.head.content_length > 0 else BODY_CHUNKED
@@ -308,7 +317,10 @@ cdef class H3Stream(ClientStream):
             if self.left < 0 or is_end and self.left:
                 self.be_malformed(r)
                 return
-        if r.is_body_done or self.is_aborted:
+        if self.is_aborted or r.is_body_done and not self.is_connect:
+            return
+        if self.tunnel is not None and not self.is_paused and self.held_n == 0:
+            self.to_tunnel(data, is_end)
             return
         if r.is_body_read and not self.is_paused and self.held_n == 0:
             self.give(data, is_end)
@@ -359,14 +371,20 @@ cdef class H3Stream(ClientStream):
         if self.is_aborted:
             self.end_aborted(r)
             return
-        if self.is_paused or not r.is_body_read or r.is_body_done or (
-                self.held_n == 0 and not self.is_end_held):
+        if self.is_over:
+            self.h3.w.complete(r)
+            return
+        if self.is_paused or self.held_n == 0 and not self.is_end_held or (
+                self.tunnel is None and (not r.is_body_read or r.is_body_done)):
             return
         data = b"".join(self.held)
         self.held = []
         self.held_n = 0
         self.tell_held()
-        self.give(data, self.is_end_held)
+        if self.tunnel is not None:
+            self.to_tunnel(data, self.is_end_held)
+        else:
+            self.give(data, self.is_end_held)
 
     cdef void end_aborted(self, Request r) noexcept:
         cdef Worker w = self.h3.w
@@ -440,11 +458,100 @@ cdef class H3Stream(ClientStream):
     cdef void on_answered(self, Request r) noexcept:
         """Told. What is left of a body is not wanted (RFC 9114 §4.1)."""
         cdef ClientH3 h = self.h3
-        if not r.is_done or not r.is_head_sent:  # closed without a word
+        if not r.is_done or not r.is_head_sent or r.is_upgraded and not self.is_shut:
+            # closed without a word
             h.reset(self, H3_REQUEST_CANCELLED)
         elif not self.is_end_come:
             h.engine.stop(self.id, H3_NO_ERROR)
         free_request(h.w, r)
+
+    # ---------------------------------------------------------------- a tunnel (RFC 9220)
+
+    cdef bint may_tunnel(self, Request r) noexcept:
+        return self.is_connect and is_begun(&r.head, &r.answer)
+
+    cdef void open_tunnel(self, Request r, UpstreamH1 u) noexcept:
+        self.tunnel = u
+        self.stop_time()
+        if self.held_n or self.is_end_held:
+            self.do_later()
+
+    cdef void to_tunnel(self, bytes data, bint is_end) noexcept:
+        cdef UpstreamH1 u = self.tunnel
+        cdef Request r = self.r
+        cdef uint32_t n = <uint32_t>len(data)
+        self.is_end_held = False
+        if n and u.websocket is not None:
+            u.websocket.on_client()
+            u.websocket.carry(FROM_CLIENT, <const char*>data, n)
+        elif n:
+            u.on_tunnel_traffic()
+            if u.write(<const char*>data, n, NULL, 0) == 1:
+                self.is_paused = True
+        if self.r is not r:                      # it ended there
+            return
+        if self.is_paused:
+            self.owed += n
+            self.tell_held()
+        if is_end and self.tunnel is not None:
+            u.shut()
+            if u.is_ended:
+                self.end_tunnel()
+
+    cdef int write_tunnel(self, const char* p, size_t n, const char* q, size_t m) noexcept:
+        cdef ClientH3 h = self.h3
+        if h is None or h.is_over or self.is_shut or self.is_aborted:
+            return -1
+        try:
+            if not h.engine.send_body(self.id, p[:n] + q[:m] if m else p[:n], False):
+                return -1
+            if not self.is_waiting:
+                if h.engine.unsent(self.id) < H3_HIGH:
+                    return 0
+                self.is_waiting = True
+                h.engine.tell_when_writable(self.id)
+        except Exception as error:
+            h.report(self.r, error)
+            return -1
+        return 1
+
+    cdef void want_tunnel(self, bint is_wanted) noexcept:
+        self.want_body(self.r, is_wanted)
+
+    cdef void shut_tunnel(self) noexcept:
+        if not self.is_shut and self.r is not None:
+            self.is_shut = True
+            self.send_end(self.r)
+
+    cdef void end_tunnel(self) noexcept:
+        self.detach()
+        if self.r is not None and not self.is_over:
+            self.is_over = True
+            self.do_later()                      # who ends it is still busy with it
+
+    cdef void part_tunnel(self) noexcept:
+        self.shut_tunnel()
+        self.end_tunnel()
+
+    cdef void give_up_tunnel(self) noexcept:
+        self.detach()
+        if self.r is not None:
+            self.h3.w.on_client_gone(self.r)
+
+    cdef bint is_tunnel_ended(self) noexcept:
+        return self.is_end_come or self.h3 is None or self.h3.is_over
+
+    cdef bint has_tunnel_moved(self) noexcept:
+        cdef int64_t before = self.sent
+        if self.h3 is None or self.h3.is_over:
+            return False
+        self.sent = self.h3.engine.sent(self.id)
+        return self.is_waiting and self.sent > before
+
+    cdef void detach(self) noexcept:
+        if self.tunnel is not None:
+            self.tunnel.tunnel = None
+            self.tunnel = None
 
     cdef void forget(self, Request r) noexcept:
         if self.h3 is not None and not self.h3.is_over:
@@ -536,6 +643,9 @@ cdef class ClientH3(Timed):
         if len(self.streams) == 1:
             w.stats.waiting -= 1
             self.node.deadline_ms = 0
+        st.is_connect = w.head_room.is_connect
+        if st.is_connect and fault == 0 and put_key(w.head.base + w.head_room.key) < 0:
+            fault = INTERNAL
         r.head = w.head
         r.received_head = sum([len(name) + len(value) for name, value in fields])
         r.client = st.client
@@ -563,7 +673,7 @@ cdef class ClientH3(Timed):
         rc = read_request_block(&table, <const uint8_t*><const char*>block, <uint32_t>len(block),
                                 room)
         free_table(&table)
-        if rc == BLOCK_WRONG or room.is_connect:  # extended CONNECT is not offered here
+        if rc == BLOCK_WRONG:
             return BLOCK_MALFORMED
         if rc != BLOCK_MALFORMED:                # the line was written for HTTP/2.0
             w.head.version = H3_VERSION
@@ -590,6 +700,9 @@ cdef class ClientH3(Timed):
         cdef int rc = BLOCK_MALFORMED
         tick()
         if st is None:
+            return
+        if st.is_connect:                        # RFC 9114 §4.4
+            self.break_down(H3_FRAME_UNEXPECTED)
             return
         block = block_of(fields)
         if block is not None:
@@ -696,6 +809,12 @@ cdef class ClientH3(Timed):
             elif st.r is not None:
                 self.w.on_client_gone(st.r)
 
+    cdef void leave_tunnels(self, uint16_t code) noexcept:
+        """The worker leaves: see leave_tunnel."""
+        cdef H3Stream st
+        for st in list(self.streams.values()):
+            leave_tunnel(st.tunnel, code)
+
     cdef void break_down(self, H3Code code) noexcept:
         """The client asks for too much: all its requests are over."""
         if self.is_over:
@@ -703,7 +822,7 @@ cdef class ClientH3(Timed):
         self.drop_streams()
         self.engine.close(<int>code, is_sent_first=False)
 
-    def warn(self):
+    cdef void warn(self) noexcept:
         """A leaving worker: nothing new, but what is on its way is still taken (RFC 9114 §5.2)."""
         if self.is_over or self.is_parting or self.is_warned:
             return

@@ -123,6 +123,23 @@ cdef class ClientStream(Stream):
         set_deadline(w.wheel, pacer, clock.now_ms + wait_ms)
 
 
+cdef void frame_on_stream(Request r, bint is_connect) noexcept:
+    """How an answer's body goes on a stream of HTTP/2 or 3. is_connect: it answers one that asked
+    for a WebSocket (RFC 8441, 9220)."""
+    if r.is_upgraded:                            # what a tunnel begins with here
+        r.status = 200
+    elif is_connect and r.status < 300:
+        # a success would begin one; what answers here speaks no WebSocket
+        r.status = 501 if r.is_answer_ours else 502
+        r.length = 0
+        r.source = None
+    frame_answer(r, r.head.version)
+    if is_connect and not r.is_upgraded and r.length == 0:
+        r.is_header_only = True
+    if r.out_kind == BODY_UNTIL_CLOSE:           # chunked_transfer_encoding is of HTTP/1.1
+        r.out_kind = BODY_CHUNKED
+
+
 @final
 cdef class H1Stream(ClientStream):
     """The Stream of a ClientH1; lives and is pooled together with its Request."""

@@ -219,7 +219,8 @@ cdef class Worker(Conductor):
             elif c.state == C_TUNNEL:
                 leave_tunnel(c.tunnel, leave_code)
         for h3 in list(self.clients_h3):
-            h3.warn()
+            (<ClientH3>h3).warn()
+            (<ClientH3>h3).leave_tunnels(leave_code)
         self.settle()
         self.look_at_end()
 

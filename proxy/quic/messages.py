@@ -52,6 +52,7 @@ class Messages(H3Connection):
             Setting.QPACK_MAX_TABLE_CAPACITY: self._max_table_capacity,
             Setting.QPACK_BLOCKED_STREAMS: self._blocked_streams,
             Setting.MAX_FIELD_SECTION_SIZE: self.most_head,
+            Setting.ENABLE_CONNECT_PROTOCOL: 1,  # RFC 9220
         }
 
     def _check_control_frame_type(self, frame_type: int) -> None:
