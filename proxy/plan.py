@@ -136,7 +136,8 @@ class Plan:
             listener.is_tls = address.is_ssl or address.is_quic
             if address.is_quic:
                 key = seat.post.key if seat and seat.post else None
-                freeze_quic(listener, address, finder(names), tls.pem_of, key)
+                quic = finder(names), tls.pem_of, key, tls.ticket_keys_of
+                freeze_quic(listener, address, *quic)
             freeze_h2(listener, address, [it for _, it in pairs])
             if address.is_ssl:
                 listener.tls = tls_door(address, [it for _, it in pairs], default, names)

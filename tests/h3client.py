@@ -19,6 +19,7 @@ from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicPacketType, pull_quic_header
+from aioquic.tls import SessionTicket
 
 LIMIT_S = 10.0
 CONTROL = 3  # the server's first stream of its own, as Headrace opens them
@@ -105,7 +106,11 @@ class H3Client:
             is_client=True, alpn_protocols=["h3"], server_name=name, verify_mode=0,
             max_stream_data=window, max_data=max(window, 1 << 20), **options,
         )  # fmt: skip
-        self.quic = Transport(configuration=self.configuration)
+        self.tickets: list[SessionTicket] = []
+        self.is_resumed = False
+        self.quic = Transport(
+            configuration=self.configuration, session_ticket_handler=self.tickets.append
+        )
         self.quic.takes = takes
         self.sock = self.open_socket()
         self.http: Messages | None = None
@@ -226,6 +231,7 @@ class H3Client:
         if isinstance(event, events.ConnectionTerminated):
             self.ended = event
         elif isinstance(event, events.HandshakeCompleted):
+            self.is_resumed = event.session_resumed
             self.http = self.make_messages()
             self.is_ready = True
         elif isinstance(event, events.StreamReset) and event.stream_id in self.responses:

@@ -199,7 +199,7 @@ cdef int get_session_id(Request r, uint64_t data, Str* out) noexcept:
 cdef int get_session_reused(Request r, uint64_t data, Str* out) noexcept:
     cdef SSL* ssl = ssl_of(r)
     if ssl == NULL:
-        return 0
+        return keep_told(r, 3, out)
     out[0] = text(b"r" if SSL_session_reused(ssl) else b".", 1)
     return 1
 

@@ -324,7 +324,7 @@ def _make_server(block: Block, server: ServerTls) -> Context:
             caching.builtin,
             caches.get(CACHE_ZONE + caching.zone),
             get("ssl_session_tickets"),
-            [_ticket_key(block, name) for name in get("ssl_session_ticket_key")],
+            ticket_keys_of(block),
         )
         for name, value in get("ssl_conf_command"):
             context.command(str(name), str(value), block.conf_path(value))
@@ -339,6 +339,11 @@ def _alpn_list(block: Block) -> bytes:
     if any(not 0 < len(it.encode()) <= 255 for it in found):
         raise block.error('a protocol of "ssl_alpn" has 1 to 255 bytes')
     return b"".join(bytes([len(it.encode())]) + it.encode() for it in found)
+
+
+def ticket_keys_of(block: Block) -> list[bytes]:
+    """The files of ssl_session_ticket_key. Raises ConfError."""
+    return [_ticket_key(block, name) for name in block.get("ssl_session_ticket_key")]
 
 
 def pem_of(block: Block) -> tuple[bytes, bytes, tuple[bytes, ...]] | None:

@@ -27,8 +27,8 @@ NAMES = (
 )  # fmt: skip
 HEALTH = ("proxy.upstream.asking", "proxy.upstream.health", "proxy.wire.h2_door", "ssl")
 QUIC = (
-    "proxy.quic.endpoint", "proxy.quic.ids", "proxy.quic.mailbox", "proxy.quic.transport",
-    "proxy.quic.with_aioquic",
+    "proxy.quic.endpoint", "proxy.quic.ids", "proxy.quic.mailbox", "proxy.quic.tickets",
+    "proxy.quic.transport", "proxy.quic.with_aioquic",
 )  # fmt: skip
 MQTT = (
     "proxy.functions.bridge", "proxy.functions.call", "proxy.functions.messages", "aiomqtt", "h11",

@@ -73,8 +73,9 @@ class Connection(Protocol):
     begun_s: float  # the host's, too
     local: bytes  # and this: our address that its datagrams come to, where that is not plain
 
-    def facts(self) -> tuple[bytes, bytes, bytes]:
-        """TLS: protocol, cipher and server name, of a handshake that is over."""
+    def facts(self) -> tuple[bytes, ...]:
+        """TLS: protocol, cipher, server name and `r` (resumed) or `.`, of a handshake that is
+        over."""
 
     def receive(self, data: bytes, address: Address, now_s: float) -> None: ...
     def datagrams(self, now_s: float) -> Iterable[tuple[bytes, Address]]: ...

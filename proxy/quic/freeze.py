@@ -27,16 +27,19 @@ def freeze_quic(
     find_server: Callable[[bytes], Any],
     pem_of: Callable[[Block], Pem | None],
     key: bytes | None,
+    ticket_keys_of: Callable[[Block], list[bytes]],
 ) -> None:
     """What a Listener must know of QUIC: `quic` becomes (Settings, Engine). Raises ConfError.
 
     find_server: by a name of SNI. pem_of: the certificate of a server, or None. key: for Retry
-    tokens, where the conf has none; None in a check of the conf.
+    tokens and tickets, where the conf has none; None in a check of the conf. ticket_keys_of: the
+    files of ssl_session_ticket_key.
     """
     default: Block = address.default_server
     token = next(it.token for it in default.own("listen") if it.is_quic)
     if importlib.util.find_spec(LIBRARY) is None:
         raise ConfError(token, f'"quic" parameter requires {LIBRARY}: pip install headrace[http3]')
+    from proxy.quic.tickets import Tickets
     from proxy.quic.transport import Identity
     from proxy.quic.with_aioquic import AioquicEngine
 
@@ -45,7 +48,10 @@ def freeze_quic(
         _refuse(block)
         pem = pem_of(block)
         try:
-            identities[id(block)] = Identity(*pem) if pem is not None else None
+            identity = identities[id(block)] = Identity(*pem) if pem is not None else None
+            if identity is not None and pem is not None and block.get("ssl_session_tickets"):
+                files, life_s = ticket_keys_of(block), block.get("ssl_session_timeout")
+                identity.tickets = Tickets(key or b"", _digest(pem[0]), files, life_s)
         except (ValueError, TypeError, IndexError) as error:
             raise block.error(f"cannot use the certificate for HTTP/3: {error}") from None
     if identities[id(default)] is None and not default.get("ssl_reject_handshake"):
@@ -74,10 +80,14 @@ def freeze_quic(
         idle_s=max(keepalive_ms / 1000, LEAST_IDLE_S),
         handshake_s=get("client_header_timeout") / 1000,
         id_limit=get("quic_active_connection_id_limit"),
-        key=hashlib.sha256(get("quic_host_key") or key or b"").digest(),
+        key=_digest(get("quic_host_key") or key or b""),
     )
     listener.quic = settings, AioquicEngine(settings)
     listener.h3_resets = get("http3_max_resets")
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def _refuse(block: Block) -> None:

@@ -38,7 +38,7 @@ class Talk:
         self.is_over = False
         self.headless: dict[int, float] = {}  # request streams without a head yet, since when
 
-    def facts(self) -> tuple[bytes, bytes, bytes]:
+    def facts(self) -> tuple[bytes, ...]:
         return self.transport.facts()
 
     # -- what the host says ---------------------------------------------------------------------

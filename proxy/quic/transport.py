@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aioquic.buffer import Buffer
 
     from proxy.quic.engine import Host, Settings
+    from proxy.quic.tickets import Tickets
 
 MOST_UNI = 16  # streams of the client's own: three are of use (RFC 9114 §6.2)
 MOST_IDS = 8  # connection ids that a client can have at once
@@ -41,6 +42,7 @@ class Identity:
         chain = tls.load_pem_x509_certificates(certificates.strip() + b"\n")
         self.certificate, self.chain = chain[0], chain[1:]
         self.key = _load_key(key, [None, *passwords])
+        self.tickets: Tickets | None = None  # None: sessions are not resumed
 
 
 def _load_key(key: bytes, passwords: Iterable[bytes | None]) -> Any:
@@ -97,9 +99,26 @@ class Transport(QuicConnection):
             context.certificate = identity.certificate
             context.certificate_chain = identity.chain
             context.certificate_private_key = identity.key
+            if identity.tickets is not None:
+                self._resume(context, identity.tickets)
             go_on(hello, initial, handshake)
 
         context._server_handle_hello = choose
+
+    def _resume(self, context: Any, tickets: Tickets) -> None:
+        """Take a ticket, and give one when the client has said its last word."""
+        finish = context._server_handle_finished
+
+        def finish_and_give(finished: Buffer, out: Buffer) -> None:
+            finish(finished, out)
+            if context._psk_key_exchange_mode is not None:
+                made = tickets.new()
+                session = context._build_session_ticket(made, [])
+                made.ticket = tickets.seal(session, self.server_name)
+                tls.push_new_session_ticket(out, made)
+
+        context.get_session_ticket_cb = lambda it: tickets.open(it, self.server_name)
+        context._server_handle_finished = finish_and_give
 
     def _write_stream_limits(self, builder: Any, space: Any, stream: Any) -> None:
         if stream.stream_id & IS_UNI or not stream.max_stream_data_local:
@@ -122,11 +141,13 @@ class Transport(QuicConnection):
             frame.push_uint_var(stream.max_stream_data_local)
             stream.max_stream_data_local_sent = stream.max_stream_data_local
 
-    def facts(self) -> tuple[bytes, bytes, bytes]:
-        """What $ssl_protocol, $ssl_cipher and $ssl_server_name say once the handshake is over."""
+    def facts(self) -> tuple[bytes, ...]:
+        """What $ssl_protocol, $ssl_cipher, $ssl_server_name and $ssl_session_reused say once the
+        handshake is over."""
         schedule: Any = self.tls.key_schedule
         cipher = f"TLS_{schedule.cipher_suite.name}"
-        return b"TLSv1.3", cipher.encode(), self.server_name.encode()
+        is_reused = b"r" if self.tls.session_resumed else b"."
+        return b"TLSv1.3", cipher.encode(), self.server_name.encode(), is_reused
 
     def sender_of(self, stream: int) -> Any:
         """The sending part of a stream that can still be written to, or None."""
