@@ -232,7 +232,7 @@ class H3Client:
             self.ended = event
         elif isinstance(event, events.HandshakeCompleted):
             self.is_resumed = event.session_resumed
-            self.http = self.make_messages()
+            self.http = self.http or self.make_messages()
             self.is_ready = True
         elif isinstance(event, events.StreamReset) and event.stream_id in self.responses:
             self.responses[event.stream_id].code = event.error_code

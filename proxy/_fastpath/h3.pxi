@@ -751,6 +751,10 @@ cdef class ClientH3(Timed):
         self.w.clients_h3.discard(self)
         self.w.count_guests(-1)
 
+    def on_confirmed(self):
+        """The handshake is over: what comes from here on was sent by the client, now."""
+        self.client.tls = self.engine.facts()
+
     def settle(self):
         self.w.settle()
 

@@ -76,7 +76,7 @@ cdef int keep_hex(Request r, const unsigned char* p, size_t n, Str* out) noexcep
 
 
 cdef int keep_told(Request r, int which, Str* out) noexcept:
-    """Of QUIC, whose TLS is not OpenSSL's, the bytes (protocol, cipher, server name) are told."""
+    """Of QUIC, whose TLS is not OpenSSL's, the bytes that `Connection.facts` gave are told."""
     cdef bytes value
     if r.client is None or type(r.client.tls) is not tuple:
         return 0
@@ -223,9 +223,9 @@ cdef int get_alpn(Request r, uint64_t data, Str* out) noexcept:
     return keep(r, <const char*>p, n, out)
 
 
-cdef int get_nothing(Request r, uint64_t data, Str* out) noexcept:
-    """$ssl_early_data: none is taken."""
-    return 0
+cdef int get_early_data(Request r, uint64_t data, Str* out) noexcept:
+    """Over TCP none is taken."""
+    return keep_told(r, 4, out) if ssl_of(r) == NULL else 0
 
 
 # ---------------------------------------------------------------- the client's certificate
@@ -378,7 +378,7 @@ declare(b"ssl_curve", get_curve, 0, CHANGEABLE)
 declare(b"ssl_curves", get_curves, 0, CHANGEABLE)
 declare(b"ssl_session_id", get_session_id, 0, CHANGEABLE)
 declare(b"ssl_session_reused", get_session_reused, 0, CHANGEABLE)
-declare(b"ssl_early_data", get_nothing, 0, CHANGEABLE)
+declare(b"ssl_early_data", get_early_data, 0, CHANGEABLE)
 declare(b"ssl_server_name", get_server_name, 0, CHANGEABLE)
 declare(b"ssl_alpn_protocol", get_alpn, 0, CHANGEABLE)
 declare(b"ssl_client_cert", get_certificate, PEM_FOLDED, CHANGEABLE)

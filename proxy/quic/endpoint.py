@@ -167,8 +167,10 @@ class Endpoint:
         if connection is not None:
             self.ids_of[connection].discard(connection_id)
 
-    def on_handshake(self, connection: Connection, address: Address) -> Client:
+    def on_handshake(self, connection: Connection) -> None:
         self.handshakes.discard(connection)
+
+    def on_begun(self, connection: Connection, address: Address) -> Client:
         family = AF_INET if len(connection.local) == 4 else AF_INET6
         local = inet_ntop(family, connection.local) if connection.local else ""
         return self.begin(connection, address, self.sock.fileno(), local)
@@ -226,7 +228,7 @@ class Endpoint:
         if connection in self.handshakes and (
             now_s >= connection.begun_s + self.settings.handshake_s
         ):
-            self.on_over(connection)  # without a word: its address may be forged
+            connection.abandon()  # without a word: its address may be forged
             return
         connection.on_deadline(now_s)
         self.will_send(connection)

@@ -43,6 +43,10 @@ def freeze_quic(
     from proxy.quic.transport import Identity
     from proxy.quic.with_aioquic import AioquicEngine
 
+    # limits that a client remembers must not become smaller (RFC 9000 §7.4.1)
+    get = default.get
+    window = max(get("http3_stream_buffer_size"), LEAST_WINDOW)
+    bound = f"{window} {get('http3_max_concurrent_streams')} ".encode()
     identities: dict[int, Identity | None] = {}
     for block in (default, *address.servers):
         _refuse(block)
@@ -51,7 +55,8 @@ def freeze_quic(
             identity = identities[id(block)] = Identity(*pem) if pem is not None else None
             if identity is not None and pem is not None and block.get("ssl_session_tickets"):
                 files, life_s = ticket_keys_of(block), block.get("ssl_session_timeout")
-                identity.tickets = Tickets(key or b"", _digest(pem[0]), files, life_s)
+                is_early = block.get("ssl_early_data")
+                identity.tickets = Tickets(key or b"", bound + pem[0], files, life_s, is_early)
         except (ValueError, TypeError, IndexError) as error:
             raise block.error(f"cannot use the certificate for HTTP/3: {error}") from None
     if identities[id(default)] is None and not default.get("ssl_reject_handshake"):
@@ -67,9 +72,7 @@ def freeze_quic(
             return None
         return identities.get(id(block)) or identities[id(default)]
 
-    get = default.get
     keepalive_ms, _ = get("keepalive_timeout")
-    window = max(get("http3_stream_buffer_size"), LEAST_WINDOW)
     settings = Settings(
         find=find,
         retry=get("quic_retry"),

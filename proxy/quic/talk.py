@@ -118,10 +118,15 @@ class Talk:
             host.add_id(event.connection_id, self)
         elif isinstance(event, events.ConnectionIdRetired):
             host.remove_id(event.connection_id)
+        elif isinstance(event, events.ProtocolNegotiated):
+            if self.transport.tls.early_data_accepted:
+                self._begin()
         elif isinstance(event, events.HandshakeCompleted):
-            self.messages = Messages(self.transport, self.transport.settings.most_head)
-            self.address = self.transport.get_peer_address() or self.address
-            self.client = host.on_handshake(self, self.address)
+            host.on_handshake(self)
+            if self.client is None:
+                self._begin()
+            else:
+                self.client.on_confirmed()
         elif isinstance(event, events.ConnectionTerminated):
             self._end()
         elif self.messages is not None and self.client is not None:
@@ -135,6 +140,12 @@ class Talk:
             if isinstance(event, events.StreamReset | events.StopSendingReceived):
                 self.client.on_reset(event.stream_id)
 
+    def _begin(self) -> None:
+        """HTTP/3 from here on."""
+        self.messages = Messages(self.transport, self.transport.settings.most_head)
+        self.address = self.transport.get_peer_address() or self.address
+        self.client = self.host.on_begun(self, self.address)
+
     def _tell_message(self, client: Client, event: Any) -> None:
         stream = event.stream_id
         if isinstance(event, DataReceived):
@@ -144,6 +155,10 @@ class Talk:
         else:
             self.headless.pop(stream, None)
             client.on_head(stream, event.headers, event.stream_ended)
+
+    def abandon(self) -> None:
+        """It ends without a word."""
+        self._end()
 
     def _end(self) -> None:
         if self.is_over:

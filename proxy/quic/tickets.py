@@ -21,24 +21,31 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LIFE_MOST_S = 7 * 86400  # RFC 8446 §4.6.1
+MAX_EARLY_DATA = 0xFFFFFFFF  # RFC 9001 §4.6.1: any other would be wrong
 HINT_BYTES, NONCE_BYTES = 4, 12
 HEAD = struct.Struct("!QIHB")  # begun, in s; age_add; cipher suite; length of the server name
 
 
 class Tickets:
-    """For one server. `context`: what a session is bound to beside its name, the certificate.
-    `files`: of ssl_session_ticket_key, the first seals. `life_s`: how long one is good."""
+    """For one server. `context`: what a session is bound to beside its name: certificate, limits.
+    `files`: of ssl_session_ticket_key, the first seals. `life_s`: how long one is good.
+    `is_early`: clients may send early data (0-RTT) with one."""
 
-    def __init__(self, key: bytes, context: bytes, files: Sequence[bytes], life_s: int) -> None:
+    def __init__(
+        self, key: bytes, context: bytes, files: Sequence[bytes], life_s: int, is_early: bool
+    ) -> None:
         self.key = key
         self.context = context
         self.files = {_digest(it, b"hint")[:HINT_BYTES]: _digest(it, b"seal") for it in files}
+        self.is_early = is_early
         self.life_s = min(max(life_s, 1), LIFE_MOST_S)
 
     def new(self) -> NewSessionTicket:
-        """One that is still to be sealed; nobody may send early data with it."""
+        """One that is still to be sealed."""
         return NewSessionTicket(
-            ticket_lifetime=self.life_s, ticket_age_add=int.from_bytes(os.urandom(4), "big")
+            ticket_lifetime=self.life_s,
+            ticket_age_add=int.from_bytes(os.urandom(4), "big"),
+            max_early_data_size=MAX_EARLY_DATA if self.is_early else None,
         )
 
     def seal(self, session: SessionTicket, name: str) -> bytes:

@@ -90,7 +90,8 @@ class Transport(QuicConnection):
         def choose(hello: Buffer, initial: Buffer, handshake: Buffer) -> None:
             """The certificate by SNI, then on as without it."""
             at = hello.tell()
-            name = tls.pull_client_hello(hello).server_name
+            said = tls.pull_client_hello(hello)
+            name = said.server_name
             hello.seek(at)
             identity = self.settings.find(name)
             if identity is None:
@@ -99,14 +100,16 @@ class Transport(QuicConnection):
             context.certificate = identity.certificate
             context.certificate_chain = identity.chain
             context.certificate_private_key = identity.key
-            if identity.tickets is not None:
-                self._resume(context, identity.tickets)
+            tickets = identity.tickets
+            if tickets is not None:
+                self._resume(context, tickets, is_taken=tickets.is_early or not said.early_data)
             go_on(hello, initial, handshake)
 
         context._server_handle_hello = choose
 
-    def _resume(self, context: Any, tickets: Tickets) -> None:
-        """Take a ticket, and give one when the client has said its last word."""
+    def _resume(self, context: Any, tickets: Tickets, *, is_taken: bool) -> None:
+        """Take a ticket, and give one when the client has said its last word. aioquic takes early
+        data with each ticket that it knows: where there shall be none, no ticket is known."""
         finish = context._server_handle_finished
 
         def finish_and_give(finished: Buffer, out: Buffer) -> None:
@@ -117,7 +120,8 @@ class Transport(QuicConnection):
                 made.ticket = tickets.seal(session, self.server_name)
                 tls.push_new_session_ticket(out, made)
 
-        context.get_session_ticket_cb = lambda it: tickets.open(it, self.server_name)
+        if is_taken:
+            context.get_session_ticket_cb = lambda it: tickets.open(it, self.server_name)
         context._server_handle_finished = finish_and_give
 
     def _write_stream_limits(self, builder: Any, space: Any, stream: Any) -> None:
@@ -142,12 +146,13 @@ class Transport(QuicConnection):
             stream.max_stream_data_local_sent = stream.max_stream_data_local
 
     def facts(self) -> tuple[bytes, ...]:
-        """What $ssl_protocol, $ssl_cipher, $ssl_server_name and $ssl_session_reused say once the
-        handshake is over."""
+        """What $ssl_protocol, $ssl_cipher, $ssl_server_name, $ssl_session_reused and
+        $ssl_early_data say. The last is 1 until the handshake is over."""
         schedule: Any = self.tls.key_schedule
         cipher = f"TLS_{schedule.cipher_suite.name}"
         is_reused = b"r" if self.tls.session_resumed else b"."
-        return b"TLSv1.3", cipher.encode(), self.server_name.encode(), is_reused
+        is_early = b"" if self._handshake_complete else b"1"
+        return b"TLSv1.3", cipher.encode(), self.server_name.encode(), is_reused, is_early
 
     def sender_of(self, stream: int) -> Any:
         """The sending part of a stream that can still be written to, or None."""
