@@ -136,7 +136,7 @@ class Plan:
             listener.is_tls = address.is_ssl or address.is_quic
             if address.is_quic:
                 key = seat.post.key if seat and seat.post else None
-                quic = finder(names), tls.pem_of, key, tls.ticket_keys_of
+                quic = finder(names), tls.pem_of, key, tls.ticket_key_of
                 freeze_quic(listener, address, *quic)
             freeze_h2(listener, address, [it for _, it in pairs])
             if address.is_ssl:

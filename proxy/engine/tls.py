@@ -324,7 +324,7 @@ def _make_server(block: Block, server: ServerTls) -> Context:
             caching.builtin,
             caches.get(CACHE_ZONE + caching.zone),
             get("ssl_session_tickets"),
-            ticket_keys_of(block),
+            [ticket_key_of(block, name) for name in get("ssl_session_ticket_key")],
         )
         for name, value in get("ssl_conf_command"):
             context.command(str(name), str(value), block.conf_path(value))
@@ -339,11 +339,6 @@ def _alpn_list(block: Block) -> bytes:
     if any(not 0 < len(it.encode()) <= 255 for it in found):
         raise block.error('a protocol of "ssl_alpn" has 1 to 255 bytes')
     return b"".join(bytes([len(it.encode())]) + it.encode() for it in found)
-
-
-def ticket_keys_of(block: Block) -> list[bytes]:
-    """The files of ssl_session_ticket_key. Raises ConfError."""
-    return [_ticket_key(block, name) for name in block.get("ssl_session_ticket_key")]
 
 
 def pem_of(block: Block) -> tuple[bytes, bytes, tuple[bytes, ...]] | None:
@@ -438,7 +433,7 @@ def _add_authorities(context: Context, block: Block, name: str, are_named: bool 
     return pem
 
 
-def _ticket_key(block: Block, name: str) -> bytes:
+def ticket_key_of(block: Block, name: str) -> bytes:
     data = _content(block, name, "cannot load session ticket key")
     if len(data) not in (48, 80):
         raise block.error(f'"{block.conf_path(name)}" must be 48 or 80 bytes')

@@ -27,13 +27,13 @@ def freeze_quic(
     find_server: Callable[[bytes], Any],
     pem_of: Callable[[Block], Pem | None],
     key: bytes | None,
-    ticket_keys_of: Callable[[Block], list[bytes]],
+    ticket_key_of: Callable[[Block, Any], bytes],
 ) -> None:
     """What a Listener must know of QUIC: `quic` becomes (Settings, Engine). Raises ConfError.
 
     find_server: by a name of SNI. pem_of: the certificate of a server, or None. key: for Retry
-    tokens and tickets, where the conf has none; None in a check of the conf. ticket_keys_of: the
-    files of ssl_session_ticket_key.
+    tokens and tickets, where the conf has none; None in a check of the conf. ticket_key_of: a
+    file of ssl_session_ticket_key.
     """
     default: Block = address.default_server
     token = next(it.token for it in default.own("listen") if it.is_quic)
@@ -54,7 +54,9 @@ def freeze_quic(
         try:
             identity = identities[id(block)] = Identity(*pem) if pem is not None else None
             if identity is not None and pem is not None and block.get("ssl_session_tickets"):
-                files, life_s = ticket_keys_of(block), block.get("ssl_session_timeout")
+                names = block.get("ssl_session_ticket_key")
+                files = [ticket_key_of(block, it) for it in names]
+                life_s = block.get("ssl_session_timeout")
                 is_early = block.get("ssl_early_data")
                 identity.tickets = Tickets(key or b"", bound + pem[0], files, life_s, is_early)
         except (ValueError, TypeError, IndexError) as error:
