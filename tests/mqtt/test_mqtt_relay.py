@@ -8,7 +8,7 @@ import subprocess
 import threading
 
 import pytest
-from gateway import wait_for
+from gateway import controllers, wait_for
 from mqtthouse import (
     CONNACK,
     DISCONNECT,
@@ -305,3 +305,6 @@ def test_a_conf_of_nothing_else(headrace, mosquitto) -> None:
     )
     with Client(gateway.port) as client:
         assert client.connect("c") == (CONNACK, b"\0\0")
+    gateway.reload()
+    assert len(controllers(gateway.process.pid)) == 1
+    assert "exited with code 1" not in gateway.error_log  # who has no http has a controller, too
