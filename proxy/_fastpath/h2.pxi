@@ -310,8 +310,10 @@ cdef class ClientH2:
     cdef void on_closed_stream(self, H2Stream st) noexcept:
         """A request is over."""
         self.unqueue(st)
-        if is_open(&self.c, &st.s):              # it left without a word
-            reset_stream(&self.c, &st.s, H2_CANCEL)
+        if is_open(&self.c, &st.s):
+            # it left without a word, or both sides said all: its answer must not look taken back
+            reset_stream(&self.c, &st.s,
+                         H2_NO_ERROR if st.s.is_ended and st.s.is_answered else H2_CANCEL)
             self.will_write()
         self.n_live -= 1
         if self.n_live:

@@ -312,6 +312,14 @@ def test_an_answer_larger_than_all_windows_over_tls(headrace, keys: Path, tmp_pa
         assert [client.read(n).body == body for n in numbers] == [True] * 4
 
 
+def test_an_answer_that_did_not_wait_for_the_body_holds(headrace) -> None:
+    gateway = headrace("""server { listen %%PORT%%; http2 on;
+        location / { proxy_pass http://127.0.0.1:%%PORT%%/early; proxy_http_version 2;
+                     proxy_set_body whole; }
+        location /early { return 204; } }""")                 # a reset behind it must say so, too
+    assert gateway.get("/").status == 204
+
+
 def test_a_client_that_is_answered_early_may_end_its_request_by_itself(headrace) -> None:
     gateway = headrace("access_log logs/access.log; "
                        "server { listen %%PORT%%; http2 on; location / { return 200 early; } }")
