@@ -47,6 +47,7 @@ from proxy.filters._access cimport (
 from proxy.filters._grpc_web cimport (
     WEB_BROKEN, begin_web, dress_web, is_web, take_text, text_is_whole,
 )
+from proxy.filters._gzip cimport BodyFilters, begin_gzip
 from proxy.filters._headers cimport add_fields, add_trailers, expect_trailers
 from proxy.filters._realip cimport put_real_address
 from proxy.functions._arms cimport Arms, next_copy
@@ -95,10 +96,11 @@ from proxy.wire._h2 cimport *
 from proxy.wire._h2frame cimport RST_STREAM
 from proxy.wire._h2past cimport is_taken_back
 from proxy.wire._h2head cimport (
-    BLOCK_MALFORMED, BLOCK_WRONG, HeadRoom, read_request_block, room_for, room_for_answer,
+    BLOCK_MALFORMED, H_HAS_CONTROLS, HeadRoom, read_request_block, room_for, room_for_answer,
     room_for_hints, room_for_trailers, skip_block, write_answer_block, write_hint_block,
     write_trailer_block,
 )
+from proxy.wire._h2out cimport *
 from proxy.wire._h1answer cimport (
     MAX_OWN_BYTES, frame_answer, write_answer_head, write_hints, write_trailers,
 )
@@ -107,6 +109,7 @@ from proxy.wire._hpack cimport (
     read_field,
 )
 from proxy.wire._proxy_protocol cimport PROXY_HEADER_MAX, ProxyHeader, read_proxy_header
+from proxy.wire._scan cimport IS_METHOD, class_of
 from proxy.wire._websocket cimport (
     CLOSE_MOST, FRAME_HEAD, FRAME_MORE, FRAMES_OVER, HEAD_MOST, IN_HEAD, IN_PAYLOAD, PING_MOST,
     WS_BINARY, WS_CONTINUATION, Frames, begin_frames, put_close, put_ping, read_websocket,

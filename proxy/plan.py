@@ -22,6 +22,7 @@ from proxy.content.ssi import freeze_ssi
 from proxy.engine import tls
 from proxy.engine.listen import addresses
 from proxy.filters.access import freeze_access
+from proxy.filters.gzip import freeze_gzip, gather
 from proxy.filters.headers import freeze_headers
 from proxy.functions.contradictions import contradictions
 from proxy.functions.directory import Directory
@@ -289,7 +290,7 @@ class Plan:
         """Who may come in, and what answers get."""
         location.access = freeze_access(block, lambda it: self.freeze_if(it, location))
         location.headers = freeze_headers(block)
-        location.filters = freeze_ssi(block)
+        location.filters = gather(freeze_ssi(block), freeze_gzip(block))
 
     def freeze_content(self, location: Location, block: Block) -> None:
         """Where files lie, and which pages stand for errors."""
@@ -355,6 +356,8 @@ def freeze_h2(listener: Listener, address: Any, servers: list[Server]) -> None:
         wide.append(listener.h2_preread)
     listener.h2_frame = min(max(wide), FRAME_MOST)
     listener.h2_parts = get("http2_max_continuations")
+    count, listener.h2_field = get("large_client_header_buffers")
+    listener.h2_head = count * listener.h2_field
     listener.h2_resets = get("http2_max_resets")
     listener.h2_control = get("http2_max_control_frames")
     for server in servers:

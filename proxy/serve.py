@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 GOING_AWAY, SERVICE_RESTART = 1001, 1012  # what a WebSocket hears (registry of RFC 6455 §11.7)
 HANDSHAKES_S = 3.0  # what a leaving worker gives those of QUIC that are under way
 LOOK_S = 0.05
+TELLING_S = 0.1  # for requests that were cut to be logged
 TABLE_LIMIT_S = 1.0  # for the controller, which may be starting itself
 
 
@@ -182,7 +183,11 @@ class Serving:
             if order == orders.TERMINATE:
                 for it in self.endpoints:
                     it.end()
-                self.loop.stop()
+                if self.worker.is_quitting:  # worker_shutdown_timeout is over
+                    self.worker.give_up()
+                    self.loop.call_later(TELLING_S, self.loop.stop)
+                else:
+                    self.loop.stop()
             elif order == orders.EMPTY:
                 self.is_accepting = False
                 for listener, _ in self.accepting:

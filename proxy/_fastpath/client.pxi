@@ -297,7 +297,8 @@ cdef class ClientH1(Link):
         cdef Limits lim
         cdef int size
         # a head is read again only when a line came whole: dribbling stays cheap
-        if n < s.line_bytes and memchr(p, 10, n) == NULL:
+        if n < s.line_bytes and memchr(p, 10, n) == NULL and (
+                class_of(p[0]) & IS_METHOD or p[0] == c"\r"):  # else it is no head: say so now
             self.begin_wait()
             return 0
         r = self.r

@@ -6,6 +6,8 @@
 
 cdef enum:
     COUNTED_MS = 10000            # resets and control frames are counted in so many ms
+    SHARE_BYTES = 16 * 1024       # of an incremental answer, then others of its urgency go
+    LATE_TIMES = 3                # client_header_timeout so often for what is left of a late head
     LEAST_H2_ROOM = 1024          # memory that an idle connection keeps for frames
 
 
@@ -57,6 +59,11 @@ cdef bint open_head_room(Worker w, Server s, size_t block_n) noexcept:
     return True
 
 
+cdef inline bint goes_before(H2Stream a, H2Stream b) noexcept:
+    """RFC 9218 §10: answers of one urgency that are of no use in pieces, in the order of asking."""
+    return a.s.urgency == b.s.urgency and not b.s.is_incremental and a.s.id < b.s.id
+
+
 @final
 cdef class ClientH2:
     """HTTP/2 on a client's connection."""
@@ -67,7 +74,9 @@ cdef class ClientH2:
     cdef bint is_unwritten
     cdef bint is_over             # broken, or gone: nothing goes out any more
     cdef bint is_parting          # nothing more is begun: close when the last stream is over
-    cdef bint is_awaited          # the rest of a frame, or of a head
+    cdef bint is_awaited          # the rest of a frame, or of a head …
+    cdef bint is_late             # … whose stream was refused for it
+    cdef bint has_more            # bytes that were read with those that are looked at
     cdef bint is_warned           # GOAWAY was sent that still takes what is on its way
     cdef uint64_t counted_ms      # when resets and control frames were last set back
     cdef uint32_t n_live          # requests, those included whose stream is over already
@@ -85,7 +94,7 @@ cdef class ClientH2:
         self.counted_ms = conn.idle_since_ms = clock.now_ms
         self.c.max_streams = at.h2_streams
         self.c.window = at.h2_preread
-        self.c.max_block = s.head_bytes if s.head_bytes > FRAME_BYTES else FRAME_BYTES
+        self.c.max_block = at.h2_head if at.h2_head > FRAME_BYTES else FRAME_BYTES
         self.c.max_frame = at.h2_frame
         self.c.max_parts = at.h2_parts
         self.c.max_resets = at.h2_resets
@@ -118,10 +127,13 @@ cdef class ClientH2:
             self.counted_ms = clock.now_ms
             self.c.n_resets = self.c.n_control = 0
         set_head_limits(room, conn.listener.default_server)
+        room.lim.max_line = conn.listener.h2_field
+        room.lim.max_head = conn.listener.h2_head
         while not self.is_over:
             event = read_frames(&self.c, p, n, &used, room)
             p += used
             n -= used
+            self.has_more = n > 0
             if event == H2_DONE or event == H2_MORE:
                 break
             self.act(event)
@@ -136,7 +148,7 @@ cdef class ClientH2:
                 set_deadline(self.w.wheel, conn, clock.now_ms + (
                     conn.listener.default_server.head_timeout_ms))
         elif self.is_awaited:
-            self.is_awaited = False
+            self.is_awaited = self.is_late = False
             self.time_idle()
         if self.c.out_n:
             self.will_write()
@@ -154,6 +166,9 @@ cdef class ClientH2:
         elif event == H2_RESET:
             st = <H2Stream>self.c.s.owner
             st.leave()
+        elif event == H2_WRONG:
+            st = <H2Stream>self.c.s.owner
+            st.on_wrong()
         elif event == H2_PARTING:
             self.is_parting = True
             if self.n_live == 0:
@@ -177,6 +192,7 @@ cdef class ClientH2:
                 conn.node.deadline_ms = 0
         open_stream(&self.c, &st.s, <void*>st, w.head.content_length if fault == 0 else -1)
         st.s.urgency = w.head_room.urgency
+        st.s.is_incremental = w.head_room.is_incremental
         st.is_connect = w.head_room.is_connect
         if st.is_connect and fault == 0 and put_key(w.head.base + w.head_room.key) < 0:
             fault = INTERNAL
@@ -242,16 +258,25 @@ cdef class ClientH2:
                 self.conn.part()
 
     cdef void queue(self, H2Stream st) noexcept:
+        """Last; but one that is not incremental comes before later ones of its urgency."""
+        cdef PyObject* before = NULL
         if st.is_waiting:
             return
         st.is_waiting = True
-        st.next_waiting = NULL
-        st.prev_waiting = self.last_waiting
-        if self.last_waiting != NULL:
-            (<H2Stream>self.last_waiting).next_waiting = <PyObject*>st
+        if not st.s.is_incremental:
+            before = self.first_waiting
+            while before != NULL and not goes_before(st, <H2Stream>before):
+                before = (<H2Stream>before).next_waiting
+        st.next_waiting = before
+        st.prev_waiting = self.last_waiting if before == NULL else (<H2Stream>before).prev_waiting
+        if st.prev_waiting != NULL:
+            (<H2Stream>st.prev_waiting).next_waiting = <PyObject*>st
         else:
             self.first_waiting = <PyObject*>st
-        self.last_waiting = <PyObject*>st
+        if before != NULL:
+            (<H2Stream>before).prev_waiting = <PyObject*>st
+        else:
+            self.last_waiting = <PyObject*>st
 
     cdef void unqueue(self, H2Stream st) noexcept:
         if not st.is_waiting:
@@ -267,32 +292,37 @@ cdef class ClientH2:
             self.first_waiting = st.next_waiting
 
     cdef bint send_waiting(self) noexcept:
-        """Windows or the socket have room: the most urgent go first, each once. Went anything?"""
+        """Windows or the socket have room: the most urgent go, each once; less urgent ones only if
+        none of those could. Went anything?"""
         cdef PyObject* at
         cdef PyObject* next
+        cdef PyObject* last
         cdef H2Stream st
         cdef uint8_t urgency
         cdef bint has_moved = False
         for urgency in range(8):
             at = self.first_waiting
+            last = self.last_waiting             # what is queued again comes behind it
             while at != NULL and self.c.send_window > 0 and not self.conn.is_blocked and (
                     not self.is_over):
                 st = <H2Stream>at
-                next = st.next_waiting
-                if st.s.urgency == urgency and st.s.send_window > 0:
-                    if next == NULL:             # it may be queued again, behind itself
-                        next = at
-                        at = NULL
-                    if self.send_some(st):
-                        has_moved = True
-                    if at == NULL:
-                        break
+                next = st.next_waiting if at != last else NULL
+                if st.s.urgency == urgency and st.s.send_window > 0 and self.send_some(st):
+                    has_moved = True
                 at = next
+            if has_moved:
+                break
         return has_moved
 
     cdef bint send_some(self, H2Stream st) noexcept:
         cdef Request r = st.r
         cdef size_t before = st.rest_n
+        if st.s.is_incremental and before > SHARE_BYTES:
+            if st.send_part(SHARE_BYTES) == 0:
+                return False
+            self.unqueue(st)
+            self.queue(st)                       # the others' turn
+            return True
         if st.send_rest():
             self.unqueue(st)
             st.stop_time()
@@ -412,6 +442,11 @@ cdef class ClientH2:
                     <Location>conn.listener.default_server.settings).send_timeout_ms)
             else:
                 conn.abort()
+        elif self.is_awaited and not self.is_late and refuse_late(&self.c, conn.held, conn.held_n):
+            self.is_late = True                  # the others go on, if the rest comes at all
+            self.will_write()
+            set_deadline(self.w.wheel, conn, clock.now_ms + LATE_TIMES * <uint64_t>(
+                conn.listener.default_server.head_timeout_ms))
         elif self.is_warned and not self.is_parting or self.n_live == 0:
             self.part()
         elif conn.held_n or self.c.block_id:     # a frame that does not come whole

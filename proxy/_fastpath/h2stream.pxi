@@ -6,6 +6,7 @@
 cdef enum:
     OUT_HIGH = 64 * 1024          # frames that wait: more are written before the turn is over
     HEAR_OUT_MS = 100             # a client answered early has to end its request by itself
+    SMALL_PIECE = 4096            # of a body: those of one read go on as one
 
 
 @final
@@ -161,12 +162,14 @@ cdef class H2Stream(ClientStream):
         if self.h2 is None or self.h2.is_over:
             return CLIENT_GONE
         r.sent_body += <int64_t>n
-        if self.rest_n == 0:
+        if self.rest_n == 0 and not (
+                self.s.is_incremental and n > SHARE_BYTES and self.h2.first_waiting != NULL):
             sent = self.send_now(p, n)
             if sent < 0:
                 return NO_MEMORY
         if <size_t>sent == n:
             return 0
+        self.h2.will_write()                     # it may be its turn then
         if not self.keep_rest(p + sent, n - <size_t>sent):
             return NO_MEMORY
         self.h2.queue(self)
@@ -180,13 +183,14 @@ cdef class H2Stream(ClientStream):
         cdef size_t part
         cdef Py_ssize_t sent
         while done < n and not h.conn.is_blocked and not h.conn.is_closing:
+            if h.c.out_n >= OUT_HIGH:            # before more joins it: the end may go on the last
+                h.write_now()
+                continue
             part = n - done if n - done < OUT_HIGH else OUT_HIGH
             sent = put_data(&h.c, &self.s, p + done, part, self.r.location.h2_chunk)
             if sent < 0:
                 return -1
             done += <size_t>sent
-            if h.c.out_n >= OUT_HIGH:
-                h.write_now()
             if <size_t>sent < part:
                 break
         if done:
@@ -207,6 +211,16 @@ cdef class H2Stream(ClientStream):
         memcpy(self.rest + self.rest_at + self.rest_n, p, n)
         self.rest_n += n
         return True
+
+    cdef size_t send_part(self, size_t n) noexcept:
+        """n bytes of the rest, which has more. How many went; a lack of memory is met later."""
+        cdef Py_ssize_t sent = self.send_now(self.rest + self.rest_at, n)
+        if sent <= 0:
+            return 0
+        self.rest_at += <size_t>sent
+        self.rest_n -= <size_t>sent
+        self.moved += <size_t>sent
+        return <size_t>sent
 
     cdef bint send_rest(self) noexcept:
         """Windows opened, or the socket did. True: nothing is left, and the end was said too."""
@@ -298,11 +312,30 @@ cdef class H2Stream(ClientStream):
             self.to_tunnel(p, n, is_end)
             return
         if r.is_body_read and not self.is_paused and self.held_n == 0:
-            self.give(p, n, is_end)
-            return
+            if is_end or n >= SMALL_PIECE or not self.h2.has_more:
+                self.give(p, n, is_end)
+                return
+            self.do_later()
         self.is_end_held = is_end
         if n and not self.hold(p, n):
             self.h2.w.fail(r, NO_MEMORY)
+
+    cdef void on_wrong(self) noexcept:
+        """Its body is not what its head said: 400 as long as that can be said (RFC 9113 §8.1.1)."""
+        cdef Request r = self.r
+        if r is None:
+            return
+        self.held_n = 0
+        self.is_end_held = False
+        if self.is_heard_out or self.is_aborted or self.is_connect or r.is_head_sent or (
+                not r.is_body_read and r.call is None):  # parked by who would not hear of it
+            reset_stream(&self.h2.c, &self.s, H2_PROTOCOL_ERROR)
+            self.h2.will_write()
+            self.leave()
+            return
+        r.is_body_done = True
+        self.stop_time()
+        self.h2.w.fail(r, BAD_REQUEST)
 
     cdef bint hold(self, const char* p, uint32_t n) noexcept:
         cdef char* larger
@@ -438,6 +471,7 @@ cdef class H2Stream(ClientStream):
             h.will_write()
             h.w.on_client_gone(r)
         elif not r.is_body_done and not r.is_head_sent:
+            blame(&self.s)                       # its rest will not be waited for (nginx)
             h.w.fail(r, BODY_TIMEOUT)
         elif not r.is_body_done:
             reset_stream(&h.c, &self.s, H2_CANCEL)

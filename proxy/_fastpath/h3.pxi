@@ -673,11 +673,10 @@ cdef class ClientH3(Timed):
         rc = read_request_block(&table, <const uint8_t*><const char*>block, <uint32_t>len(block),
                                 room)
         free_table(&table)
-        if rc == BLOCK_WRONG:
+        if rc > 0:
             return BLOCK_MALFORMED
-        if rc != BLOCK_MALFORMED:                # the line was written for HTTP/2.0
-            w.head.version = H3_VERSION
-            w.head.base[w.head.line_off + w.head.line_n - 3] = c"3"
+        w.head.version = H3_VERSION              # the line was written for HTTP/2.0
+        w.head.base[w.head.line_off + w.head.line_n - 3] = c"3"
         return rc
 
     cdef inline bint is_worn(self) noexcept:

@@ -15,6 +15,8 @@ cdef class Listener(Acceptor):
     cdef public uint32_t h2_preread   # http2_body_preread_size
     cdef public uint32_t h2_frame     # bytes of the widest that a client may send
     cdef public uint32_t h2_parts     # http2_max_continuations
+    cdef public uint32_t h2_field     # large_client_header_buffers: one of them is the most that a
+    cdef public uint32_t h2_head      # name or a value has, all are what a head has
     cdef public uint32_t h2_resets    # http2_max_resets, in COUNTED_MS
     cdef public object quic           # its Settings (proxy/quic/engine.py), or None: TCP
     cdef public uint32_t h3_resets    # http3_max_resets, in COUNTED_MS

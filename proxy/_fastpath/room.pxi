@@ -33,3 +33,15 @@ cdef void close_oldest_idle(Worker w) noexcept:
         if c.state == C_H2 and c.h2.n_live == 0 and not c.is_closing:
             c.h2.part()
             return
+
+
+cdef void cut_all(Worker w) noexcept:
+    """Of each client the connection; what was under way on it is told as it stands."""
+    cdef PyObject* at = w.clients
+    cdef ClientH1 c
+    tick()
+    while at != NULL:
+        c = <ClientH1>at
+        at = c.next
+        c.abort()
+    w.settle()

@@ -255,8 +255,11 @@ cdef int choose(Worker w, Request r) noexcept:
         s = <ProxySettings>here.proxy
         if s.is_web and r.filters is None and r.parent is None:
             begin_web(r)
-        if r.is_body_done and r.head.flags & H_EXPECT_CONTINUE and r.body_kind == BODY_NONE:
-            r.stream.send_interim(r, 100)        # an empty body is awaited too (nginx)
+        if r.head.flags & (H_EXPECT_CONTINUE | H_HAS_CONTROLS):
+            if r.head.flags & H_HAS_CONTROLS:
+                return BAD_REQUEST
+            if r.is_body_done and r.body_kind == BODY_NONE:
+                r.stream.send_interim(r, 100)    # an empty body is awaited too (nginx)
         if not r.is_body_done and s.passes_body and r.body_kind != BODY_NONE:
             if s.is_request_buffered and r.body is not None and not holds_body(r):
                 hold_body(r, s.body_path)
@@ -508,7 +511,7 @@ cdef int send(Worker w, Request r) noexcept:
         conn.leave()
         return rc
     if conn.s.body is not None:
-        rc = w.send_text(r, conn)
+        rc = send_text(r, conn)
     elif r.body is not None:
         (<Spool>r.body).rewind()
         rc = w.send_spool(r, conn)
@@ -523,6 +526,16 @@ cdef int send(Worker w, Request r) noexcept:
     elif r.body_kind == BODY_CHUNKED:
         conn.ask_end()
     return GO
+
+
+cdef int send_text(Request r, UpstreamCall u) noexcept:
+    cdef Str value
+    cdef int rc = evaluate(u.s.body, r, &value)
+    if rc < 0:
+        return rc
+    rc = u.ask_body(value.p, value.n)
+    u.ask_end()
+    return rc
 
 
 cdef int relay_stage(Worker w, Request r) noexcept:

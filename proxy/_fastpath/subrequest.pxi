@@ -280,5 +280,15 @@ cdef int dress(Request r) noexcept:
     if r.location.handler_kind == HANDLE_PROXY and r.location.handler is not None and rc == 0:
         rc = tell_call(r)
     if r.location.filters is not None and rc == 0:
-        rc = begin_ssi(<SsiSettings>r.location.filters, r)
+        rc = begin_filters(<BodyFilters>r.location.filters, r)
+    return rc
+
+
+cdef int begin_filters(BodyFilters filters, Request r) noexcept:
+    """Each sees what the one before made of the body."""
+    cdef int rc = 0
+    if filters.ssi is not None:
+        rc = begin_ssi(<SsiSettings>filters.ssi, r)
+    if filters.gzip is not None and rc == 0:
+        rc = begin_gzip(filters.gzip, r)
     return rc

@@ -224,6 +224,10 @@ cdef class Worker(Conductor):
         self.settle()
         self.look_at_end()
 
+    def give_up(self):
+        """worker_shutdown_timeout: clients that are still here are cut, their requests told."""
+        cut_all(self)
+
     # ---------------------------------------------------------------- scratch on its way out
 
     cdef inline void own_out(self, H1Stream s) noexcept:
@@ -418,6 +422,8 @@ cdef class Worker(Conductor):
         r.told_status = 0 if status < 494 or status > 499 else <uint16_t>status
         r.text = error_page(status, r.location is None or r.location.server_tokens)
         r.status = 400 if 494 <= status <= 498 else <uint16_t>status
+        if r.fault == UPSTREAM_BAD_HEAD and r.answer.status == 101:
+            r.text.n = 0                         # a switch that was not asked for: no body (nginx)
         if r.text.n:
             r.content_type = text(b"text/html", 9)
         self.answer(r)
@@ -582,6 +588,9 @@ cdef class Worker(Conductor):
             if (<UpstreamCall>r.call).state != U_DIALING:  # asked again: `send` ends it
                 (<UpstreamCall>r.call).ask_end()
         elif r.stage == S_PICK and holds_body(r):
+            if (<Spool>r.body).is_file_only and (<Spool>r.body).to_file() < 0:
+                self.fail(r, DISK_FULL)
+                return
             r.stage = S_PICK - 1
             self.drive(r, GO)
 
@@ -659,15 +668,6 @@ cdef class Worker(Conductor):
         if r.is_body_done:
             u.ask_end()
         return 0
-
-    cdef int send_text(self, Request r, UpstreamCall u) noexcept:
-        cdef Str value
-        cdef int rc = evaluate(u.s.body, r, &value)
-        if rc < 0:
-            return rc
-        rc = u.ask_body(value.p, value.n)
-        u.ask_end()
-        return rc
 
     cdef void on_upstream_drained(self, Request r, UpstreamCall u) noexcept:
         cdef int rc

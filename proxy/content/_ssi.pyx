@@ -146,7 +146,9 @@ cdef class SsiFilter(BodyFilter):
             except Exception as error:
                 tell_error(R_ALERT, r, "reading a document with SSI", error)
                 rc = INTERNAL
-        return rc if rc < 0 else self.pump(r)
+        if rc == 0:
+            rc = self.pump(r)
+        return rc if rc or self.next is None else self.next.end(r)
 
     cdef int pump(self, Request r) noexcept:
         cdef bint was_busy = self.is_busy

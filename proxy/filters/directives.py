@@ -3,4 +3,5 @@
 from __future__ import annotations
 
 import proxy.filters.access
+import proxy.filters.gzip
 import proxy.filters.headers  # noqa: F401  (their import declares)

@@ -10,7 +10,7 @@ from libc.string cimport memchr, memcpy, memmove, memset
 from proxy.base._arena cimport take
 from proxy.base._escape cimport (
     ESCAPE_ARGS, UNESCAPE_REDIRECT, escape_uri, escaped_size, unescape_uri)
-from proxy.base._request cimport MAX_REDIRECTS, Location, Request
+from proxy.base._request cimport HANDLE_FILES, HANDLE_PROXY, MAX_REDIRECTS, Location, Request
 from proxy.base.head cimport F_LOCATION
 from proxy.base.span cimport Str, is_equal, text
 from proxy.base.verdict cimport DONE, GO, INTERNAL, NO_MEMORY, REDIRECT_LOOP
@@ -397,6 +397,10 @@ cdef int run(Program program, Request r) noexcept:
             if is_true == op.is_not:
                 at = op.next
         elif op.code == O_ENTER:
+            # an `if` before it passes to an upstream, of which this one knows nothing (nginx)
+            if r.location.handler_kind == HANDLE_PROXY and (
+                    (<Location>op.what).handler_kind == HANDLE_FILES):
+                return INTERNAL
             r.location = <Location>op.what
         elif op.code == O_REWRITE:
             rc = match_regex(<Regex>op.pattern, r, r.uri)

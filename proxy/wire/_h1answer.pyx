@@ -51,6 +51,7 @@ cdef int write_answer_head(Request r, char* out, size_t cap) noexcept:
     cdef uint64_t seen = 0
     cdef Head* h = &r.answer
     cdef const char* p
+    cdef bint is_offered = False  # another protocol, by an Upgrade field
     cdef bint is_passing = h.fields != NULL and not r.is_answer_ours
     if is_passing:
         size += h.size
@@ -69,6 +70,8 @@ cdef int write_answer_head(Request r, char* out, size_t cap) noexcept:
             f = &h.fields[i]
             if f.id and not f.flags:
                 seen |= <uint64_t>1 << f.id
+            elif f.id == F_UPGRADE and f.flags == F_IS_HOP:
+                is_offered = True
     if not seen >> F_SERVER & 1:
         at = put_field(at, text(b"Server", 6), server_text(
             r.location is None or r.location.server_tokens))
@@ -92,17 +95,21 @@ cdef int write_answer_head(Request r, char* out, size_t cap) noexcept:
         at = put_bytes(at, b"Connection: upgrade\r\n", 21)
     elif r.keep_alive:
         at = put_bytes(at, b"Connection: keep-alive\r\n", 24)
+        if is_offered:
+            at = put_bytes(at - 2, b", upgrade\r\n", 11)
         if r.location is not None and r.location.keepalive_header_s:
             at = put_bytes(at, b"Keep-Alive: timeout=", 20)
             at = put_end(put_decimal(at, r.location.keepalive_header_s))
     else:
         at = put_bytes(at, b"Connection: close\r\n", 19)
+        if is_offered:
+            at = put_bytes(at - 2, b", upgrade\r\n", 11)
     if is_passing:
         for i in range(h.n_fields):
             f = &h.fields[i]
             if FRAMING >> f.id & 1 or f.flags and not (
-                    r.is_upgraded and f.id == F_UPGRADE and f.flags == F_IS_HOP):
-                continue                         # RFC 9110 §7.8: a 101 says what to
+                    f.id == F_UPGRADE and f.flags == F_IS_HOP):
+                continue                         # RFC 9110 §7.8: 101 says what to, 426 what for
             p = h.base
             memcpy(at, p + f.name, f.name_n)
             at += f.name_n

@@ -8,6 +8,7 @@
 #         H2_HEAD: a request begins on stream c.id, room.head says what it asks (c.fault: what
 #                  is wrong with it): call open_stream or reset_id at once;
 #         H2_BODY: c.piece is a piece of the body of c.s; c.is_end: it was the last;
+#         H2_WRONG: the body of c.s is not what its head said: answer with 400 (or reset_stream);
 #         H2_RESET: the stream c.s is over (c.code), by the client's word or by ours;
 #         H2_ROOM: more may be sent, on c.s, or on all streams when it is NULL;
 #         H2_PARTING: the peer begins nothing more; H2_BROKEN: close when `out` is written.
@@ -17,8 +18,10 @@
 #         H2_TRAILERS: room.head holds the trailer section of c.s, which is its end;
 #         H2_PARTING: of our streams none behind c.id was, or will be, looked at (§6.8).
 #
-# Stream errors are answered here. Numbers that the owner bounds are counted here and end the
-# connection here (ENHANCE_YOUR_CALM); the owner sets them back as time goes by.
+# Stream errors are answered here; except that a malformed request (c.fault is BAD_REQUEST then) may
+# have an answer first, behind whose end RST_STREAM goes out (RFC 9113 §8.1.1). Numbers that the
+# owner bounds are counted here and end the connection here (ENHANCE_YOUR_CALM); the owner sets
+# them back as time goes by.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -50,6 +53,7 @@ cdef enum H2Event:
     H2_BROKEN = 6
     H2_DONE = 7               # all bytes are used, nothing more happened
     H2_TRAILERS = 8
+    H2_WRONG = 9
 
 
 cdef enum H2Code:             # RFC 9113 §7
@@ -75,9 +79,11 @@ cdef struct H2State:          # one open stream; its owner's memory
     uint32_t id
     uint8_t is_ended          # the peer's END_STREAM came
     uint8_t is_answered       # ours went out
+    uint8_t is_wrong          # malformed: what comes is dropped, PROTOCOL_ERROR follows the answer
     uint8_t is_headed         # as a client: the final head came …
     uint8_t is_bare           # … and no body belongs to it whatever it says: HEAD was asked
     uint8_t urgency
+    uint8_t is_incremental    # it shares by turns with others of its urgency (RFC 9218 §4.2)
     uint32_t window           # as wide as it was told to be
     uint32_t due              # bytes that the owner took, and no WINDOW_UPDATE gave back yet
     int64_t send_window
@@ -117,6 +123,8 @@ cdef struct Http2:
     int fault
     Str piece
     bint is_end
+    bint is_wrong             # of H2_HEAD: the request is malformed
+    bint is_acknowledged      # our SETTINGS were
     # streams
     uint32_t n_open
     uint32_t last_id          # the highest that the client opened, or we as one
@@ -168,6 +176,14 @@ cdef void open_stream(Http2* c, H2State* s, void* owner, int64_t length) noexcep
 cdef void ask_stream(Http2* c, H2State* s, void* owner) noexcept nogil
 cdef void reset_stream(Http2* c, H2State* s, H2Code code) noexcept nogil
 cdef void reset_id(Http2* c, uint32_t id, H2Code code) noexcept nogil
+# The head that begins in p (what is left of the bytes) or is under way took too long: its stream
+# is refused, what still comes of it is read for the table's sake. False: it is none.
+cdef bint refuse_late(Http2* c, const char* p, uint32_t n) noexcept nogil
+# What the client did is answered, and PROTOCOL_ERROR follows; what still comes is dropped.
+cdef inline void blame(H2State* s) noexcept nogil:
+    s.is_wrong = s.is_ended = True
+
+
 cdef bint is_open(const Http2* c, const H2State* s) noexcept nogil
 
 # n bytes of a body were taken: the client may send as many more.
@@ -176,22 +192,5 @@ cdef void give_window(Http2* c, H2State* s, uint32_t n) noexcept nogil
 # The client may have n bytes of a body on their way from now on, where that is more.
 cdef void widen_window(Http2* c, H2State* s, uint32_t n) noexcept nogil
 
-# Room for a header block of up to n bytes behind a frame head, then the block as frames; the
-# first one asks for 1 byte more (is_resized). NULL: no memory.
-cdef char* begin_headers(Http2* c, size_t n) noexcept nogil
-cdef int end_headers(Http2* c, H2State* s, size_t n, bint is_end) noexcept nogil
-
-# As many bytes as windows allow, in frames of up to `frame` bytes. How many; -1: no memory.
-cdef Py_ssize_t put_data(
-    Http2* c, H2State* s, const char* p, size_t n, uint32_t frame
-) noexcept nogil
-cdef int end_stream(Http2* c, H2State* s) noexcept nogil
-cdef void go_away(Http2* c, uint32_t last_id, H2Code code) noexcept nogil
 cdef void break_off(Http2* c, H2Code code) noexcept nogil
 cdef bint is_preface(const char* p, uint32_t n) noexcept nogil    # do n bytes begin as it does?
-
-
-cdef inline void forget_out(Http2* c) noexcept nogil:
-    """All of `out` is on its way."""
-    c.out_n = 0
-    c.tail_id = 0

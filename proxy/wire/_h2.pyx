@@ -2,79 +2,35 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcmp, memcpy, memmove, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from proxy.base.span cimport Str, text
+from proxy.base.verdict cimport BAD_REQUEST, HEAD_TOO_LARGE, NOT_ALLOWED
 from proxy.wire._h2frame cimport *
 from proxy.wire._h2head cimport *
+from proxy.wire._h2out cimport *
 from proxy.wire._h2past cimport *
-from proxy.wire._hpack cimport begin_table, free_table
+from proxy.wire._hpack cimport begin_table, free_table, is_hopeless
 
 cdef enum State:
     IN_PREFACE = 0
     AT_SETTINGS = 1           # the client's SETTINGS come first (§3.4)
     IN_FRAMES = 2
-    IS_BROKEN = 3
 
 cdef enum:
-    FIRST_OUT = 1024          # bytes of `out` to begin with
     PUBLIC_STREAMS = 100      # a server may be asked at once before its SETTINGS came (§6.5.2)
     SPARE_STREAMS = 32        # cancelled ones, which upstreams may still be busy with
     SMALL_WINDOW = 256        # it is given back with each piece: half of it would hold nothing
-    MOST_UPDATES = 16384      # that may be saved up
-    MAX_OUT = 8 << 20         # far above what the owner lets wait: a bound for all the same
+    # Encoders are about that pad a string which ends where a byte does with a byte of ones; nginx
+    # takes it, and so do we: no code is made of eight ones, so the text is the same either way.
+    REQUESTS_PADDING = 8
+    ANSWERS_PADDING = 15      # of upstreams, as nginx takes it
 
 cdef const char* preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 cdef bint is_preface(const char* p, uint32_t n) noexcept nogil:
     return memcmp(p, preface, n if n < PREFACE_BYTES else PREFACE_BYTES) == 0
-
-
-# ---------------------------------------------------------------- out
-
-cdef bint make_room(Http2* c, size_t n) noexcept nogil:
-    cdef size_t cap = c.out_cap if c.out_cap else FIRST_OUT
-    cdef char* larger
-    if c.out_n + n <= c.out_cap:
-        return True
-    while cap < c.out_n + n:
-        cap *= 2
-    if cap > MAX_OUT:
-        return False
-    larger = <char*>realloc(c.out, cap)
-    if larger == NULL:
-        return False
-    c.out = larger
-    c.out_cap = cap
-    return True
-
-
-cdef char* put_frame(Http2* c, uint32_t n, Kind kind, uint8_t flags, uint32_t id) noexcept nogil:
-    """A frame with room for its payload, which the caller writes; NULL: no memory."""
-    cdef char* at
-    if not make_room(c, FRAME_HEAD + n):
-        c.state = IS_BROKEN
-        return NULL
-    at = c.out + c.out_n
-    put_head(at, n, kind, flags, id)
-    c.out_n += FRAME_HEAD + n
-    c.tail_id = 0
-    return at + FRAME_HEAD
-
-
-cdef void put_number(Http2* c, Kind kind, uint32_t id, uint32_t value) noexcept nogil:
-    cdef char* at = put_frame(c, 4, kind, 0, id)
-    if at != NULL:
-        put_u32(at, value)
-
-
-cdef void go_away(Http2* c, uint32_t last_id, H2Code code) noexcept nogil:
-    cdef char* at = put_frame(c, 8, GOAWAY, 0, 0)
-    c.last_taken = last_id
-    if at != NULL:
-        put_u32(at, last_id)
-        put_u32(at + 4, code)
 
 
 cdef void break_off(Http2* c, H2Code code) noexcept nogil:
@@ -92,13 +48,6 @@ cdef H2Event broken(Http2* c, H2Code code) noexcept nogil:
 
 # ---------------------------------------------------------------- streams
 
-cdef inline H2State* find(Http2* c, uint32_t id) noexcept nogil:
-    cdef H2State* s = c.buckets[id >> 1 & (BUCKETS - 1)]
-    while s != NULL and s.id != id:
-        s = s.next
-    return s
-
-
 cdef inline bint is_idle(const Http2* c, uint32_t id) noexcept nogil:
     return id > c.last_id or id & 1 == 0
 
@@ -111,7 +60,8 @@ cdef void open_stream(Http2* c, H2State* s, void* owner, int64_t length) noexcep
     cdef uint32_t i = c.id >> 1 & (BUCKETS - 1)
     s.owner = owner
     s.id = c.id
-    s.is_ended = c.is_end
+    s.is_wrong = c.is_wrong
+    s.is_ended = c.is_end or c.is_wrong
     s.is_answered = s.is_headed = s.is_bare = False
     s.due = 0
     s.send_window = c.peer_window
@@ -128,20 +78,6 @@ cdef void ask_stream(Http2* c, H2State* s, void* owner) noexcept nogil:
     open_stream(c, s, owner, -1)
     s.urgency = URGENCY
     expect_updates(c)
-
-
-cdef void close_stream(Http2* c, H2State* s, Past how) noexcept nogil:
-    cdef H2State** at = &c.buckets[s.id >> 1 & (BUCKETS - 1)]
-    while at[0] != NULL and at[0] != s:
-        at = &at[0].next
-    if at[0] == NULL:
-        return
-    at[0] = s.next
-    c.n_open -= 1
-    if c.data_of == s:
-        c.data_of = NULL
-    remember(c, s.id, how)
-    s.id = 0
 
 
 cdef inline void ended(Http2* c, H2State* s) noexcept nogil:
@@ -170,6 +106,18 @@ cdef void reset_stream(Http2* c, H2State* s, H2Code code) noexcept nogil:
             u.send_window = s.send_window
             u.left = s.left
             c.n_unwanted += 1
+
+
+cdef bint refuse_late(Http2* c, const char* p, uint32_t n) noexcept nogil:
+    cdef uint32_t id = c.block_id
+    if id == 0 and c.state >= AT_SETTINGS and n >= FRAME_HEAD and p[3] == HEADERS:
+        id = u32(p + 5) & MAX_WINDOW
+    if id <= c.last_id or id & 1 == 0 or c.is_client:
+        return False
+    c.last_id = id
+    c.n_resets += 1
+    reset_id(c, id, H2_PROTOCOL_ERROR)
+    return True
 
 
 cdef H2Event hear_out(
@@ -205,16 +153,20 @@ cdef H2Event wrong_stream(Http2* c, uint32_t id, H2State* s, H2Code code) noexce
     return H2_RESET
 
 
+cdef H2Event wrong_message(Http2* c, uint32_t id, H2State* s) noexcept nogil:
+    """A malformed request (§8.1.1), which is noticed behind its head: it may be answered."""
+    if c.is_client or s.is_answered or c.n_resets >= c.max_resets:
+        return wrong_stream(c, id, s, H2_PROTOCOL_ERROR)
+    c.n_resets += 1
+    s.is_wrong = s.is_ended = True
+    c.s = s
+    return H2_WRONG
+
+
 cdef inline H2Event control(Http2* c) noexcept nogil:
     """A frame that costs work and brings none."""
     c.n_control += 1
     return broken(c, H2_ENHANCE_YOUR_CALM) if c.n_control > c.max_control else H2_DONE
-
-
-cdef inline void expect_updates(Http2* c) noexcept nogil:
-    """What was sent, or is asked for, may be answered by WINDOW_UPDATEs."""
-    if c.n_updates < MOST_UPDATES:
-        c.n_updates += UPDATES_FOR_FRAME
 
 
 cdef void give_window(Http2* c, H2State* s, uint32_t n) noexcept nogil:
@@ -244,8 +196,8 @@ cdef void begin_h2(Http2* c) noexcept nogil:
     c.last_taken = MAX_WINDOW
     c.n_updates = UPDATES_FOR_FRAME * REMEMBERED
     begin_table(&c.table)
+    c.table.most_padding = ANSWERS_PADDING if c.is_client else REQUESTS_PADDING
     if c.is_client:
-        c.table.is_padding_long = True
         if not make_room(c, PREFACE_BYTES):
             c.state = IS_BROKEN
             return
@@ -320,6 +272,9 @@ cdef H2Event read_frames(
                 if <size_t>(end - at) < FRAME_HEAD + size:
                     if at[3] == PUSH_PROMISE:    # wrong, whatever is in it
                         return broken(c, H2_PROTOCOL_ERROR)
+                    if at[3] == HEADERS and not at[4] & (IS_PADDED | HAS_PRIORITY) and is_hopeless(
+                            <const uint8_t*>at + FRAME_HEAD, <const uint8_t*>end):
+                        return broken(c, H2_COMPRESSION_ERROR)
                     used[0] = <uint32_t>(at - p)
                     return H2_MORE
                 event = read_frame(c, at, size, room)
@@ -373,7 +328,7 @@ cdef H2Event begin_data(Http2* c, char** p, uint32_t n) noexcept nogil:
             return control(c)
         return wrong_stream(c, id, NULL, H2_STREAM_CLOSED)
     if s.is_ended:
-        return wrong_stream(c, id, s, H2_STREAM_CLOSED)
+        return control(c) if s.is_wrong else wrong_stream(c, id, s, H2_STREAM_CLOSED)
     if n > s.recv_window:
         return wrong_stream(c, id, s, H2_FLOW_CONTROL_ERROR)
     s.recv_window -= n
@@ -383,7 +338,7 @@ cdef H2Event begin_data(Http2* c, char** p, uint32_t n) noexcept nogil:
         give_window(c, s, pad + 1)
     if s.left >= 0:                              # §8.1.1
         if body > s.left or c.data_is_end and body < s.left:
-            return wrong_stream(c, id, s, H2_PROTOCOL_ERROR)
+            return wrong_message(c, id, s)
         s.left -= body
     if body == 0 and not c.data_is_end:
         event = control(c)
@@ -431,7 +386,8 @@ cdef H2Event read_frame(Http2* c, char* at, uint32_t n, HeadRoom* room) noexcept
     cdef uint32_t id = u32(at + 5) & MAX_WINDOW
     cdef char* p = at + FRAME_HEAD
     if c.state == AT_SETTINGS:
-        if kind != SETTINGS:                     # nginx takes one that only acknowledges, too
+        # nginx takes a request, too: a client without SETTINGS has those of the RFC
+        if kind != SETTINGS and (kind != HEADERS and kind != WINDOW_UPDATE or c.is_client):
             return broken(c, H2_PROTOCOL_ERROR)
         c.state = IN_FRAMES
     if c.block_id and (kind != CONTINUATION or id != c.block_id):  # §6.10
@@ -537,7 +493,7 @@ cdef H2Event end_block(Http2* c, const char* p, uint32_t n, HeadRoom* room) noex
         return end_answer_block(c, block, n, id, s, room)
     if s == NULL and id > c.last_id:
         return begin_request(c, block, n, id, room)
-    rc = skip_block(&c.table, block, n, room, s != NULL or unwanted != NULL)
+    rc = skip_block(&c.table, block, n, room, True)
     if rc == BLOCK_WRONG:
         return broken(c, H2_COMPRESSION_ERROR)
     if unwanted != NULL:
@@ -545,15 +501,15 @@ cdef H2Event end_block(Http2* c, const char* p, uint32_t n, HeadRoom* room) noex
                         or c.block_is_wrong)
     if s == NULL:                                # §5.1, "closed"
         how = how_over(c, id)
-        if how == WAS_ENDED:
-            return broken(c, H2_STREAM_CLOSED)
+        if how == WAS_ENDED:                     # a whole request: not a new number (§5.1.1)
+            return broken(c, H2_STREAM_CLOSED if rc == 0 else H2_PROTOCOL_ERROR)
         if how == 0 and c.n_past <= REMEMBERED:  # never opened: passed over (§5.1.1)
             return broken(c, H2_PROTOCOL_ERROR)
         return control(c) if how == WAS_REFUSED else wrong_stream(c, id, NULL, H2_STREAM_CLOSED)
     if s.is_ended:
-        return wrong_stream(c, id, s, H2_STREAM_CLOSED)
+        return control(c) if s.is_wrong else wrong_stream(c, id, s, H2_STREAM_CLOSED)
     if rc == BLOCK_MALFORMED or not c.block_is_end or c.block_is_wrong or s.left > 0:
-        return wrong_stream(c, id, s, H2_PROTOCOL_ERROR)
+        return wrong_message(c, id, s)
     s.is_ended = True
     return tell_body(c, s, text(p, 0), True)
 
@@ -620,11 +576,14 @@ cdef H2Event begin_request(
     c.last_id = id
     c.block_bytes = n
     rc = read_request_block(&c.table, p, n, room)
-    if rc == BLOCK_WRONG:
-        return broken(c, H2_COMPRESSION_ERROR)
-    if rc == BLOCK_MALFORMED or c.block_is_wrong or (
-            rc == 0 and c.block_is_end and room.head.content_length > 0):
+    if rc == BLOCK_WRONG or rc == BLOCK_CUT:
+        return broken(c, H2_COMPRESSION_ERROR if rc == BLOCK_WRONG else H2_FRAME_SIZE_ERROR)
+    if c.block_is_wrong:
         return wrong_stream(c, id, NULL, H2_PROTOCOL_ERROR)
+    if rc == HEAD_TOO_LARGE:                     # §10.5.1; nginx ends the connection, too
+        return broken(c, H2_ENHANCE_YOUR_CALM)
+    c.is_wrong = rc == BLOCK_MALFORMED or rc == BLOCK_NO_CONNECT or (
+        rc == 0 and c.block_is_end and room.head.content_length > 0)
     if id > c.last_taken:
         reset_id(c, id, H2_REFUSED_STREAM)
         return control(c)
@@ -633,6 +592,15 @@ cdef H2Event begin_request(
     if c.n_open + c.n_resets >= c.max_streams + SPARE_STREAMS:
         reset_id(c, id, H2_REFUSED_STREAM)
         return control(c)
+    if not c.is_acknowledged and not c.block_is_end and c.window < FIRST_WINDOW:
+        # a body may be on its way that has no room (§6.9.2): it can be sent again (nginx)
+        reset_id(c, id, H2_REFUSED_STREAM)
+        return control(c)
+    if c.is_wrong:
+        if c.n_resets >= c.max_resets:
+            return wrong_stream(c, id, NULL, H2_PROTOCOL_ERROR)
+        c.n_resets += 1
+        rc = NOT_ALLOWED if rc == BLOCK_NO_CONNECT else BAD_REQUEST
     expect_updates(c)
     c.id = id
     c.fault = rc
@@ -662,6 +630,7 @@ cdef H2Event read_priority_update(Http2* c, const char* p, uint32_t n, uint32_t 
     s = find(c, u32(p) & MAX_WINDOW)
     if s != NULL:
         s.urgency = read_urgency(p + 4, n - 4, URGENCY)
+        s.is_incremental = read_incremental(p + 4, n - 4)
     return control(c)
 
 
@@ -698,6 +667,8 @@ cdef H2Event read_settings(
         return broken(c, H2_PROTOCOL_ERROR)
     if n % 6 or flags & IS_ACK and n:
         return broken(c, H2_FRAME_SIZE_ERROR)
+    if flags & IS_ACK:
+        c.is_acknowledged = True
     if flags & IS_ACK or event != H2_DONE:
         return event
     for _ in range(n // 6):
@@ -782,99 +753,3 @@ cdef H2Event read_window_update(Http2* c, const char* p, uint32_t n, uint32_t id
             return wrong_stream(c, id, s, H2_FLOW_CONTROL_ERROR)
     c.s = s
     return H2_ROOM
-
-
-# ---------------------------------------------------------------- answers
-
-cdef char* begin_headers(Http2* c, size_t n) noexcept nogil:
-    # a frame head for each piece of the block, one more byte for the size update
-    if not make_room(c, n + 1 + (n // FRAME_BYTES + 2) * FRAME_HEAD):
-        return NULL
-    c.tail_at = c.out_n
-    if c.is_resized:
-        return c.out + c.out_n + FRAME_HEAD
-    c.out[c.out_n + FRAME_HEAD] = 0x20           # RFC 7541 §6.3: size 0
-    return c.out + c.out_n + FRAME_HEAD + 1
-
-
-cdef int end_headers(Http2* c, H2State* s, size_t n, bint is_end) noexcept nogil:
-    cdef char* at = c.out + c.out_n
-    cdef uint8_t flags = END_STREAM if is_end else 0
-    cdef size_t rest
-    if not c.is_resized:
-        c.is_resized = True
-        n += 1
-    if n <= FRAME_BYTES:
-        put_head(at, <uint32_t>n, HEADERS, flags | END_HEADERS, s.id)
-        c.out_n += FRAME_HEAD + n
-    else:
-        put_head(at, FRAME_BYTES, HEADERS, flags, s.id)
-        at += FRAME_HEAD + FRAME_BYTES
-        rest = n - FRAME_BYTES
-        while rest:
-            memmove(at + FRAME_HEAD, at, rest)
-            n = rest if rest < FRAME_BYTES else FRAME_BYTES
-            rest -= n
-            put_head(at, <uint32_t>n, CONTINUATION, 0 if rest else END_HEADERS, s.id)
-            at += FRAME_HEAD + n
-        c.out_n = at - c.out
-    c.tail_id = s.id
-    if is_end:
-        said_all(c, s)
-    return 0
-
-
-cdef inline void said_all(Http2* c, H2State* s) noexcept nogil:
-    s.is_answered = True
-    if s.is_ended:
-        close_stream(c, s, WAS_ENDED)
-
-
-cdef Py_ssize_t put_data(
-    Http2* c, H2State* s, const char* p, size_t n, uint32_t frame
-) noexcept nogil:
-    cdef size_t done = 0
-    cdef int64_t size
-    cdef int64_t have
-    if frame > c.peer_frame:
-        frame = c.peer_frame
-    while done < n:
-        have = 0
-        if c.is_client and c.tail_id == s.id and c.out[c.tail_at + 3] == DATA:
-            # small pieces (a message's head, the message) become one frame while it waits here
-            have = <int64_t>(c.out_n - c.tail_at) - FRAME_HEAD
-            if have >= frame:
-                have = 0
-        size = s.send_window if s.send_window < c.send_window else c.send_window
-        if size <= 0:
-            break
-        if size > frame - have:
-            size = frame - have
-        if size > <int64_t>(n - done):
-            size = <int64_t>(n - done)
-        if have:
-            if not make_room(c, <size_t>size):
-                return -1
-            c.out_n += <size_t>size
-            put_head(c.out + c.tail_at, <uint32_t>(have + size), DATA, 0, s.id)
-        elif put_frame(c, <uint32_t>size, DATA, 0, s.id) == NULL:
-            return -1
-        else:
-            c.tail_id = s.id
-            c.tail_at = c.out_n - FRAME_HEAD - <size_t>size
-            expect_updates(c)
-        memcpy(c.out + c.out_n - size, p + done, <size_t>size)
-        s.send_window -= size
-        c.send_window -= size
-        done += <size_t>size
-    return <Py_ssize_t>done
-
-
-cdef int end_stream(Http2* c, H2State* s) noexcept nogil:
-    """END_STREAM, on the stream's last frame if that still waits here. 0, or -1: no memory."""
-    if c.tail_id == s.id:
-        c.out[c.tail_at + 4] |= END_STREAM
-    elif put_frame(c, 0, DATA, END_STREAM, s.id) == NULL:
-        return -1
-    said_all(c, s)
-    return 0

@@ -16,9 +16,14 @@ cdef enum BlockResult:
     BLOCK_GOOD = 0
     BLOCK_WRONG = 1           # no HPACK: the connection ends (COMPRESSION_ERROR)
     BLOCK_MALFORMED = 2       # its stream ends (PROTOCOL_ERROR, RFC 9113 §8.1.1)
+    BLOCK_NO_CONNECT = 4      # malformed: a CONNECT as RFC 9113 §8.5 does not know it
+    BLOCK_CUT = 3             # it ends within an integer: FRAME_SIZE_ERROR, as nginx says
     # < 0: a FaultCode, which is answered
 
 cdef enum:
+    # of Head.flags: a value has a control byte that is none of CR, LF and NUL. RFC 9113 §8.2.1
+    # lets it in, as nginx does; but no HTTP/1.1 would say it, so it is passed to nobody
+    H_HAS_CONTROLS = 1 << 30
     URGENCY = 3               # where nobody says another (RFC 9218 §4.1)
     URGENCY_LEAST = 7
     KEY_BYTES = 24            # of a Sec-WebSocket-Key
@@ -30,6 +35,7 @@ cdef struct HeadRoom:         # where heads are read to: the worker's, one for a
     Field* fields
     uint16_t cap_fields
     uint8_t urgency           # of the request that was read last
+    uint8_t is_incremental    # … and whether its pieces are of use before it is whole
     uint8_t is_connect        # it was an extended CONNECT (RFC 8441), now an upgrade …
     uint32_t key              # … whose Sec-WebSocket-Key is written there, KEY_BYTES of it
     Head* head
@@ -61,6 +67,8 @@ cdef int skip_block(
 
 # u= of a priority field (RFC 9218 §4): the urgency, or `otherwise`.
 cdef uint8_t read_urgency(const char* p, uint32_t n, uint8_t otherwise) noexcept nogil
+# i of the same.
+cdef bint read_incremental(const char* p, uint32_t n) noexcept nogil
 
 # The block of r's answer, and of its trailers; as much room is needed as is said.
 cdef size_t room_for_answer(Request r) noexcept

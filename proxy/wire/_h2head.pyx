@@ -18,7 +18,6 @@ from proxy.wire._scan cimport IS_METHOD, class_of, is_folded, scan_target
 
 cdef enum:
     HEAD_VERSION = 20
-    SHORT_SECRET = 20         # bytes: a value so short could be guessed from its compressed size
     OWN_BYTES = 384           # of fields that every answer may have
 
 cdef uint64_t NOT_FOR_H2 = (  # RFC 9113 §8.2.2
@@ -48,6 +47,16 @@ cdef uint8_t read_urgency(const char* p, uint32_t n, uint8_t otherwise) noexcept
                 i == 0 or p[i - 1] == c" " or p[i - 1] == c",") and c"0" <= p[i + 2] <= c"7":
             return <uint8_t>(p[i + 2] - c"0")
     return otherwise
+
+
+cdef bint read_incremental(const char* p, uint32_t n) noexcept nogil:
+    cdef uint32_t i
+    for i in range(n):
+        if p[i] == c"i" and (i == 0 or p[i - 1] == c" " or p[i - 1] == c",") and (
+                i + 1 == n or p[i + 1] == c" " or p[i + 1] == c"," or p[i + 1] == c";"
+                or i + 4 <= n and p[i + 1] == c"=" and p[i + 2] == c"?" and p[i + 3] == c"1"):
+            return True
+    return False
 
 
 cdef int read_length(Head* h, const HpackField* f) noexcept nogil:
@@ -102,7 +111,8 @@ cdef int add_field(HeadRoom* room, Head* h, const HpackField* f, bint* is_kept) 
         most = room.lim.max_fields
     if h.n_fields >= most:
         return TOO_MANY_FIELDS
-    if f.name_n > 0xffff or f.name_n + f.value_n + 4 > room.lim.max_line:
+    # each by itself: there is no line that has both (nginx)
+    if f.name_n > 0xffff or f.name_n > room.lim.max_line or f.value_n > room.lim.max_line:
         return HEAD_TOO_LARGE
     if f.id:
         known = names_by_id[f.id]
@@ -114,6 +124,11 @@ cdef int add_field(HeadRoom* room, Head* h, const HpackField* f, bint* is_kept) 
             return BAD_REQUEST
     elif f.name_n == 8 and memcmp(f.name, b"priority", 8) == 0:
         room.urgency = read_urgency(f.value, f.value_n, URGENCY)
+        room.is_incremental = read_incremental(f.value, f.value_n)
+    if f.notes & HAS_CONTROLS:
+        if f.id and f.id <= F_PROXY_CONNECTION:  # what decides where a message ends or goes
+            return BLOCK_MALFORMED
+        h.flags |= H_HAS_CONTROLS
     put_in(room, h, f)
     is_kept[0] = True
     return 0
@@ -135,7 +150,8 @@ cdef int add_answer_field(
 ) noexcept nogil:
     """A regular field of an answer. 0, BLOCK_MALFORMED, or a fault."""
     cdef int rc
-    if not f.notes & IS_NAME_GOOD or not f.notes & IS_VALUE_GOOD or NOT_FOR_H2 >> f.id & 1:
+    if not f.notes & IS_NAME_GOOD or NOT_FOR_H2 >> f.id & 1 or (
+            f.notes & (IS_VALUE_GOOD | HAS_CONTROLS) != IS_VALUE_GOOD):
         return BLOCK_MALFORMED
     if f.notes & (IS_NAME_ODD | IS_NAME_UNDERSCORED) and room.lim.ignore_invalid and (
             f.notes & IS_NAME_ODD or not room.lim.underscores_allowed):
@@ -227,6 +243,7 @@ cdef int read_request_block(
     h.version = HEAD_VERSION
     h.flags = H_KEEP_ALIVE
     room.urgency = URGENCY
+    room.is_incremental = False
     room.is_connect = False
     begin_block(t)
     while True:
@@ -234,13 +251,13 @@ cdef int read_request_block(
         if rc == HPACK_END:
             break
         if rc < 0:
-            return BLOCK_WRONG
+            return BLOCK_CUT if rc == HPACK_CUT else BLOCK_WRONG
         is_kept = False
         if f.id >= P_AUTHORITY:
             bit = 1 << (f.id - P_AUTHORITY)
             # behind a regular field, twice, of an answer, unknown (RFC 9113 §8.3)
             if h.has_start_line or f.id > P_SCHEME and f.id != P_PROTOCOL or s.seen & bit or (
-                    not f.notes & IS_VALUE_GOOD):
+                    f.notes & (IS_VALUE_GOOD | HAS_CONTROLS) != IS_VALUE_GOOD):
                 rc = BLOCK_MALFORMED
             else:
                 s.seen |= bit
@@ -259,13 +276,19 @@ cdef int read_request_block(
                 if found == 0:
                     found = HEAD_TOO_LARGE
     h.has_start_line = True
-    if found == BLOCK_MALFORMED:
-        return found
-    if found == HEAD_TOO_LARGE:
-        h.n_fields = 0
-        h.host_n = 0
-    rc = put_start_line(room, h, &s, &at, found == HEAD_TOO_LARGE)
-    return rc if rc == BLOCK_MALFORMED or found == 0 else found
+    rc = found
+    if found != HEAD_TOO_LARGE and found != BLOCK_MALFORMED:
+        rc = put_start_line(room, h, &s, &at, False)
+        if rc <= 0:
+            return rc if found == 0 else found
+    # it can be answered, but none of it counts
+    h.n_fields = 0
+    h.host_n = 0
+    h.content_length = -1
+    h.flags = H_KEEP_ALIVE
+    room.is_connect = False
+    put_start_line(room, h, &s, &at, True)
+    return rc
 
 
 cdef int put_start_line(
@@ -292,7 +315,7 @@ cdef int put_start_line(
             method = text(b"GET", 3)
         elif method.n == 7 and memcmp(method.p, b"CONNECT", 7) == 0:
             if has(s, P_SCHEME) or has(s, P_PATH) or not has(s, P_AUTHORITY):
-                return BLOCK_MALFORMED
+                return BLOCK_NO_CONNECT
             target = text(b"/", 1)               # nothing is there to route by
         elif not has(s, P_SCHEME) or pseudo(s, P_SCHEME).n == 0 or not has(s, P_PATH) or (
                 target.n == 0):
@@ -477,8 +500,8 @@ cdef uint32_t unnamed_n = 0
 
 
 cdef inline char* put_one(char* at, uint8_t id, Str name, Str value) noexcept nogil:
-    return put_literal(at, static_of_id[id & 63] if id else 0, name, value,
-                       id == F_SET_COOKIE and value.n < SHORT_SECRET)
+    # none of our literals is kept by a table: nothing can be guessed from sizes (RFC 7541 §7.1)
+    return put_literal(at, static_of_id[id & 63] if id else 0, name, value, False)
 
 
 cdef inline char* put_date_field(char* out) noexcept:

@@ -2,7 +2,9 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
-from proxy.wire._h2 cimport FRAME_HEAD, HEARD_OUT, REMEMBERED, H2Past, H2Unwanted, Http2
+from proxy.wire._h2 cimport (
+    BUCKETS, FRAME_HEAD, HEARD_OUT, REMEMBERED, H2Past, H2State, H2Unwanted, Http2,
+)
 from proxy.wire._h2frame cimport RST_STREAM, u32
 
 
@@ -59,3 +61,24 @@ cdef inline bint is_taken_back(const char* p, uint32_t n, uint32_t id) noexcept 
         p += FRAME_HEAD + 4
         n -= FRAME_HEAD + 4
     return False
+
+
+cdef inline H2State* find(Http2* c, uint32_t id) noexcept nogil:
+    cdef H2State* s = c.buckets[id >> 1 & (BUCKETS - 1)]
+    while s != NULL and s.id != id:
+        s = s.next
+    return s
+
+
+cdef inline void close_stream(Http2* c, H2State* s, Past how) noexcept nogil:
+    cdef H2State** at = &c.buckets[s.id >> 1 & (BUCKETS - 1)]
+    while at[0] != NULL and at[0] != s:
+        at = &at[0].next
+    if at[0] == NULL:
+        return
+    at[0] = s.next
+    c.n_open -= 1
+    if c.data_of == s:
+        c.data_of = NULL
+    remember(c, s.id, how)
+    s.id = 0

@@ -26,6 +26,7 @@ cdef enum HpackStep:
     HPACK_FIELD = 1
     HPACK_WRONG = -1          # what is no HPACK at all
     HPACK_NO_ROOM = -2        # `out` is too small, or no memory: the connection cannot go on
+    HPACK_CUT = -3            # the block ends within an integer
 
 
 cdef enum PseudoId:           # of names that begin with a colon; beside FieldId, which ends at 64
@@ -42,8 +43,9 @@ cdef enum FieldNote:          # bits of what is known of name and value already
     IS_NAME_GOOD = 1          # lower-case token, or a pseudo name
     IS_NAME_ODD = 2           # and a character that nginx calls invalid is in it
     IS_NAME_UNDERSCORED = 4
-    IS_VALUE_GOOD = 8         # no control byte, no white space at its ends (RFC 9113 §8.2.1)
+    IS_VALUE_GOOD = 8         # no CR, LF, NUL, no white space at its ends (RFC 9113 §8.2.1)
     IS_NEVER_INDEXED = 16
+    HAS_CONTROLS = 32         # … but another control byte
     ARE_NAME_NOTES = 7
 
 
@@ -74,7 +76,7 @@ cdef struct HpackTable:
     uint32_t n
     uint32_t size             # as RFC 7541 §4.1 counts
     uint32_t max_size         # what the peer's encoder set, at most TABLE_BYTES
-    bint is_padding_long      # a whole byte of padding is passed over, as nginx does in answers
+    uint8_t most_padding      # bits behind a Huffman code: 7 (RFC 7541 §5.2), or its owner's
     bint is_block_begun       # a field was read: a size update is wrong from here on
 
 
@@ -91,6 +93,11 @@ cdef int read_field(
     HpackTable* t, const uint8_t** p, const uint8_t* end, char* out, char* out_end,
     HpackField* f
 ) noexcept nogil
+
+
+# Bytes of a block of which more is to come: can they still become one? Looks at the integers that
+# it begins with, so that a frame whose rest never comes is not waited for.
+cdef bint is_hopeless(const uint8_t* p, const uint8_t* end) noexcept nogil
 
 
 cdef inline uint32_t grown(uint32_t n) noexcept nogil:

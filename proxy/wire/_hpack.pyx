@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memchr, memcpy, memmove, memset
 
 from proxy.base.head cimport F_OTHER
 from proxy.base.span cimport Str, lower
@@ -14,7 +14,8 @@ cdef enum:
     EOS = 256
     SHORT_BITS = 8            # codes of so many bits are found by one look
     LONGEST = 30
-    MAX_INTEGER = 1 << 28     # nothing here may be as long as that
+    MOST_SHIFT = 14           # of an integer's last byte: nothing here may be as long as 2 MiB
+    MOST_PADDING = 7
 
 # RFC 7541 appendix A
 STATIC = [
@@ -131,7 +132,7 @@ cdef Py_ssize_t read_huffman(
 cdef inline int read_integer(
     const uint8_t** p, const uint8_t* end, uint32_t most, uint32_t* value
 ) noexcept nogil:
-    """RFC 7541 §5.1; `most` is the prefix with all its bits set. 0, or HPACK_WRONG."""
+    """RFC 7541 §5.1; `most` is the prefix with all its bits set. 0, HPACK_WRONG or HPACK_CUT."""
     cdef const uint8_t* at = p[0]
     cdef uint32_t found
     cdef uint32_t shift = 0
@@ -141,18 +142,31 @@ cdef inline int read_integer(
     at += 1
     if found == most:
         while True:
-            if at == end or shift > 21:
+            if shift > MOST_SHIFT:
                 return HPACK_WRONG
+            if at == end:
+                return HPACK_CUT
             found += <uint32_t>(at[0] & 0x7f) << shift
             shift += 7
             at += 1
             if not at[-1] & 0x80:
                 break
-        if found > MAX_INTEGER:
-            return HPACK_WRONG
     value[0] = found
     p[0] = at
     return 0
+
+
+cdef bint is_hopeless(const uint8_t* p, const uint8_t* end) noexcept nogil:
+    cdef uint32_t value = 0
+    cdef int rc
+    if p == end:
+        return False
+    if p[0] & 0x80 or p[0] & 0xe0 == 0x20:
+        return read_integer(&p, end, 0x7f if p[0] & 0x80 else 0x1f, &value) == HPACK_WRONG
+    rc = read_integer(&p, end, 0x3f if p[0] & 0x40 else 0x0f, &value)
+    if rc == 0 and p < end:                      # the length of its name, or value
+        rc = read_integer(&p, end, 0x7f, &value)
+    return rc == HPACK_WRONG
 
 
 cdef Py_ssize_t read_string(
@@ -165,7 +179,10 @@ cdef Py_ssize_t read_string(
     if p[0] == end:
         return HPACK_WRONG
     is_coded = p[0][0] & 0x80
-    if read_integer(p, end, 0x7f, &n) < 0 or n > <size_t>(end - p[0]):
+    got = read_integer(p, end, 0x7f, &n)
+    if got < 0:
+        return got
+    if n > <size_t>(end - p[0]):
         return HPACK_WRONG
     if is_coded:
         got = read_huffman(p[0], n, out, out_end, padding)
@@ -231,9 +248,12 @@ cdef inline void look_at_value(HpackField* f) noexcept nogil:
     cdef uint32_t n = f.value_n
     if n == 0:
         f.notes |= IS_VALUE_GOOD
-    elif scan_text(p, p + n) == p + n and not (
-            p[0] == c" " or p[0] == 9 or p[n - 1] == c" " or p[n - 1] == 9):
+    elif p[0] == c" " or p[0] == 9 or p[n - 1] == c" " or p[n - 1] == 9:
+        return
+    elif scan_text(p, p + n) == p + n:
         f.notes |= IS_VALUE_GOOD
+    elif memchr(p, 0, n) == NULL and memchr(p, c"\r", n) == NULL and memchr(p, c"\n", n) == NULL:
+        f.notes |= IS_VALUE_GOOD | HAS_CONTROLS
 
 
 # ---------------------------------------------------------------- the table
@@ -241,6 +261,7 @@ cdef inline void look_at_value(HpackField* f) noexcept nogil:
 cdef void begin_table(HpackTable* t) noexcept nogil:
     memset(t, 0, sizeof(HpackTable))
     t.max_size = TABLE_BYTES
+    t.most_padding = MOST_PADDING
 
 
 cdef void free_table(HpackTable* t) noexcept nogil:
@@ -356,7 +377,8 @@ cdef int read_field(
     cdef uint32_t index = 0
     cdef uint32_t n
     cdef Py_ssize_t got
-    cdef uint32_t padding = 15 if t.is_padding_long else 7
+    cdef int rc
+    cdef uint32_t padding = t.most_padding
     while p[0] < end and p[0][0] & 0xe0 == 0x20:
         if t.is_block_begun or read_integer(p, end, 0x1f, &index) < 0 or index > TABLE_BYTES:
             return HPACK_WRONG
@@ -367,7 +389,10 @@ cdef int read_field(
     t.is_block_begun = True
     first = p[0][0]
     if first & 0x80:
-        if read_integer(p, end, 0x7f, &index) < 0 or find_entry(t, index, f) < 0:
+        rc = read_integer(p, end, 0x7f, &index)
+        if rc < 0:
+            return rc
+        if find_entry(t, index, f) < 0:
             return HPACK_WRONG
         n = f.name_n + f.value_n
         if n > <size_t>(out_end - out):
@@ -377,8 +402,9 @@ cdef int read_field(
         f.name = out
         f.value = out + f.name_n
         return HPACK_FIELD
-    if read_integer(p, end, 0x3f if first & 0x40 else 0x0f, &index) < 0:
-        return HPACK_WRONG
+    rc = read_integer(p, end, 0x3f if first & 0x40 else 0x0f, &index)
+    if rc < 0:
+        return rc
     if index:
         if find_entry(t, index, f) < 0:
             return HPACK_WRONG

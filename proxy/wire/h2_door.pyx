@@ -10,11 +10,12 @@ from proxy.base.verdict cimport *
 from proxy.wire._fields cimport find_name
 from proxy.wire._h2 cimport *
 from proxy.wire._h2head cimport HeadRoom, room_for
+from proxy.wire._h2out cimport *
 from proxy.wire._hpack cimport *
 
 from proxy.wire.h1_door import FLAGS
 
-WRONG = {HPACK_WRONG: "wrong", HPACK_NO_ROOM: "no room"}
+WRONG = {HPACK_WRONG: "wrong", HPACK_CUT: "wrong", HPACK_NO_ROOM: "no room"}
 
 
 cdef class Decoder:
@@ -105,7 +106,7 @@ def write_status(status: int) -> bytes:
 EVENTS = {
     H2_MORE: "more", H2_HEAD: "head", H2_BODY: "body", H2_RESET: "reset", H2_ROOM: "room",
     H2_PARTING: "parting", H2_BROKEN: "broken", H2_DONE: "done",
-    H2_TRAILERS: "trailers",
+    H2_TRAILERS: "trailers", H2_WRONG: "wrong",
 }
 CODES = (
     "NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT",
@@ -125,7 +126,8 @@ cdef str code_name(uint32_t code):
 
 cdef class Connection:
     """One side of a connection, the server's unless is_client. feed(bytes) gives events as tuples;
-    `sent` takes what would go to the peer. Streams are opened as requests come, or by `ask`."""
+    `sent` takes what would go to the peer. Streams are opened as requests come, or by `ask`; a
+    malformed request is answered with 400 at once."""
 
     cdef Http2 c
     cdef HeadRoom room
@@ -206,6 +208,12 @@ cdef class Connection:
                         -1 if self.c.fault else self.head.content_length)
             events.append(("head", self.c.id, FAULTS.get(self.c.fault, self.c.fault) or
                            self.message(), bool(self.c.is_end)))
+            if self.c.is_wrong:
+                self.answer(self.c.id, [(b":status", b"400")], True)
+        elif event == H2_WRONG:
+            number = self.number_of(s)
+            events.append(("wrong", number))
+            self.answer(number, [(b":status", b"400")], True)
         elif event == H2_BODY:
             events.append(("body", self.number_of(s), self.c.piece.p[:self.c.piece.n],
                            bool(self.c.is_end)))
@@ -237,6 +245,7 @@ cdef class Connection:
             "line": base[h.line_off:h.line_off + h.line_n],
             "host": base[h.host:h.host + h.host_n], "length": h.content_length,
             "version": h.version, "urgency": self.room.urgency,
+            "incremental": bool(self.room.is_incremental),
             "status": h.status,
             "flags": {name for bit, name in FLAGS.items() if h.flags & <uint32_t>bit},
         }

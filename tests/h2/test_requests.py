@@ -187,10 +187,9 @@ def test_what_the_conf_refuses(headrace, upstream: Recorder) -> None:
         assert client.get("/gone").code is not None
         assert client.get("/no").status == 403
         assert client.get("/t").status == 200
-        assert client.get("/", host="b\x00d").code == 1
+        assert client.get("/", host="b\x00d").status == 400
         assert client.get("/", host="b d").status == 400
         assert client.get("/" + "a" * 9000).status == 414
-        assert client.get("/", fields=[("a", "b" * 9000)]).status == 400
         assert client.get("/t").status == 200
     assert len(upstream.requests) == 0
 

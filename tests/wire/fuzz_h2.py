@@ -59,7 +59,7 @@ def taken(told: list[tuple]) -> dict[int, tuple]:
         elif event[0] == "body" and event[1] in found:
             found[event[1]][2] += event[2]
             found[event[1]][3] |= event[3]
-        elif event[0] == "reset":
+        elif event[0] in ("reset", "wrong"):
             found.pop(event[1], None)
     return {number: tuple(it) for number, it in found.items()}
 

@@ -56,6 +56,7 @@ def string(text: bytes) -> bytes:
     return b"\x7f" + coded + bytes([rest]) + text
 
 
+PADDED_CODE = b"\x00\x01a\x82\xf8\xff"  # "&" has eight bits: where the code ends a byte does
 METHOD, SCHEME, PATH = b"\x82", b"\x86", b"\x84"
 HOST = field(b":authority", b"a.example")
 GET = METHOD + SCHEME + PATH + HOST
@@ -109,7 +110,11 @@ BROKEN = [
     # -- connections ------------------------------------------------------------------------
     ("3.4", "DATA before SETTINGS", frame(DATA, 0, 1, b"x"), GOAWAY(PROTOCOL)),
     ("3.4", "PING before SETTINGS", frame(PING, 0, 0, bytes(8)), GOAWAY(PROTOCOL)),
-    ("3.4", "a request before SETTINGS", request(), GOAWAY(PROTOCOL)),
+    # a client that has none is taken all the same, as nginx takes it: it has those of the RFC
+    ("3.4", "a request before SETTINGS", request(), OPEN),
+    ("3.4", "WINDOW_UPDATE before SETTINGS", update(0, 9), OPEN),
+    ("3.4", "DATA of that request before SETTINGS",
+     post() + frame(DATA, END_STREAM, 1, b"x"), OPEN),
 ]
 SETTLED = frame(SETTINGS)
 RULES = [
@@ -123,6 +128,18 @@ RULES = [
      post() + frame(DATA, 0, 1, bytes(16385)), GOAWAY(SIZE)),
     ("4.2", "HEADERS beyond it", frame(HEADERS, 5, 1, bytes(16385)), GOAWAY(SIZE)),
     ("4.3", "a block that is no HPACK", request(1, b"\x80"), GOAWAY(COMPRESSION)),
+    ("4.3", "a block that ends within an index", request(1, b"\xff"), GOAWAY(SIZE)),
+    ("4.3", "a block that ends within a length", request(1, b"\x42\xff"), GOAWAY(SIZE)),
+    ("4.3", "a block that begins with too long an index, before its frame is whole",
+     frame(HEADERS, 5, 1, b"\xff" * 5)[:-1], GOAWAY(COMPRESSION)),
+    ("4.3", "a block that begins with too long a length, before its frame is whole",
+     frame(HEADERS, 5, 1, b"\x42" + b"\xff" * 5)[:-1], GOAWAY(COMPRESSION)),
+    ("5.2 of RFC 7541", "a Huffman code with a byte of padding",
+     request(1, GET + PADDED_CODE), OPEN),
+    ("5.2 of RFC 7541", "a Huffman code with more padding",
+     request(1, GET + b"\x00\x01a\x83\xf8\xff\xff"), GOAWAY(COMPRESSION)),
+    ("5.2 of RFC 7541", "a Huffman code with a byte more than it needs",
+     request(1, GET + b"\x00\x01a\x82\x1f\xff"), GOAWAY(COMPRESSION)),
     ("4.3", "a block that is cut", request(1, GET + b"\x40\x05ab"), GOAWAY(COMPRESSION)),
     ("4.3", "the same in trailers",
      post() + request(1, b"\xff\xff\xff\xff\xff"), GOAWAY(COMPRESSION)),
@@ -266,6 +283,11 @@ RULES = [
     ("8.2.1", "a name beyond ASCII", malformed(field(b"\xe9", b"a")), RESET(1, PROTOCOL)),
     ("8.2.1", "a value with CR", malformed(field(b"a", b"b\rc")), RESET(1, PROTOCOL)),
     ("8.2.1", "a value with LF", malformed(field(b"a", b"b\nc")), RESET(1, PROTOCOL)),
+    ("8.2.1", "a value with another control byte", malformed(field(b"a", b"b\x01c")), OPEN),
+    ("8.2.1", "a content-length with a control byte",
+     malformed(field(b"content-length", b"\x0b0")), RESET(1, PROTOCOL)),
+    ("8.2.1", "a path with a control byte",
+     request(1, METHOD + SCHEME + field(b":path", b"/\x01") + HOST), RESET(1, PROTOCOL)),
     ("8.2.1", "a value with NUL", malformed(field(b"a", b"b\0c")), RESET(1, PROTOCOL)),
     ("8.2.1", "a value with a space before it", malformed(field(b"a", b" b")), RESET(1, PROTOCOL)),
     ("8.2.1", "a value with a tab behind it", malformed(field(b"a", b"b\t")), RESET(1, PROTOCOL)),
@@ -351,6 +373,12 @@ RULES = [
      b"".join(request(i) + reset(i) for i in range(1, 40, 2)), GOAWAY(CALM)),
     ("10.5", "streams that we are made to cancel",
      b"".join(request(i) + update(i, 0) for i in range(1, 40, 2)), GOAWAY(CALM)),
+    ("10.5.1", "a field that is too large", malformed(field(b"a", b"b" * 8193)), GOAWAY(CALM)),
+    ("10.5.1", "a head that is too large",
+     request(1, GET + b"\x40" + field(b"a", b"b" * 4000)[1:] + b"\xbe" * 8), GOAWAY(CALM)),
+    ("10.5", "bodies that are not as long as was said, one after another",
+     b"".join(post(i, field(b"content-length", b"1")) + frame(DATA, 1, i, b"xy")
+              for i in range(1, 40, 2)), GOAWAY(CALM)),
     ("10.5", "requests that are malformed, one after another",
      b"".join(request(i, GET + field(b"A", b"")) for i in range(1, 40, 2)), GOAWAY(CALM)),
 ]
@@ -376,8 +404,10 @@ ANSWERED_EARLY = [
      RESET(1, PROTOCOL)),
     ("5.1", "DATA behind its end", post(),
      frame(DATA, END_STREAM, 1, b"a") + frame(DATA, END_STREAM, 1, b"a"), RESET(1, CLOSED)),
-    ("5.1", "HEADERS behind its end", post(), frame(DATA, END_STREAM, 1) + request(1),
-     GOAWAY(CLOSED)),
+    ("5.1", "trailers behind its end", post(),
+     frame(DATA, END_STREAM, 1) + request(1, field(b"a", b"b")), GOAWAY(CLOSED)),
+    ("5.1.1", "a request behind its end", post(), frame(DATA, END_STREAM, 1) + request(1),
+     GOAWAY(PROTOCOL)),
     ("5.1", "RST_STREAM", post(), reset(1), OPEN),
     ("5.1", "DATA behind RST_STREAM", post(), reset(1) + frame(DATA, END_STREAM, 1, b"a"),
      RESET(1, CLOSED)),
