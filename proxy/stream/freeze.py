@@ -48,8 +48,8 @@ def freeze_server(
     names = [name for names in block.get("server_name") or () for name in names]
     server.name = names[0].shown.encode() if names else b""
     server.block = block
-    for way in ("upload", "download"):
-        put_size(server, f"{way}_rate", block.get(f"proxy_{way}_rate"), block)
+    put_size(server, "upload_rate", block.get("proxy_upload_rate"), block)
+    put_size(server, "download_rate", block.get("proxy_download_rate"), block)
     bind = block.get("proxy_bind")
     server.bind = compile_text(bind.text, block) if bind else None
     target, text = block.own("proxy_pass"), block.own("return")
