@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -177,6 +178,15 @@ def descendants(pid: int) -> list[int]:
                 children = Path(f"/proc/{parent}/task/{task}/children").read_text().split()
                 found += map(int, children)
                 queue += map(int, children)
+    return found
+
+
+def internal_sockets(gateway: Gateway, *masters: int) -> list[Path]:
+    """Where the workers of these masters listen for the controller; elsewhere when the prefix is
+    too long for a socket's name."""
+    found = list((gateway.prefix / "logs").glob("*-workers.sock"))
+    for pid in masters:
+        found += Path(tempfile.gettempdir()).glob(f"headrace-{pid}-*-workers.sock")
     return found
 
 

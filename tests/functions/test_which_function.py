@@ -10,14 +10,12 @@ import re
 import signal
 import socket
 import stat
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from gateway import Gateway, wait_for
+from gateway import Gateway, internal_sockets, wait_for
 from rawclient import RawClient
 from test_life import Load
 
@@ -241,17 +239,10 @@ def test_a_change_of_weights_and_routes_under_load_loses_nothing(headrace) -> No
     assert gateway.get("/one/x").status == 404
 
 
-def internal_path(gateway: Gateway) -> Path:
-    # elsewhere when the prefix is too long for a socket's name
-    places = gateway.prefix / "logs", Path(tempfile.gettempdir())
-    names = "headrace-workers.sock", f"headrace-{gateway.process.pid}-*-workers.sock"
-    return next(it for place, name in zip(places, names, strict=True) for it in place.glob(name))
-
-
 def test_the_controller_has_a_door_of_its_own_to_functions(headrace) -> None:
     http = FUNCTIONS + "deny all;" + SERVERS
     gateway = make(headrace, http, "worker_processes 2;")
-    path = internal_path(gateway)
+    (path,) = internal_sockets(gateway, gateway.process.pid)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
     def ask(target: str, **headers: str):
@@ -266,7 +257,7 @@ def test_the_controller_has_a_door_of_its_own_to_functions(headrace) -> None:
     assert ask("/name").status == ask("/").status == 404
     assert gateway.get("/name").status == 403
     gateway.reload()
-    assert internal_path(gateway) == path
+    assert internal_sockets(gateway, gateway.process.pid) == [path]
     for pid in gateway.workers():
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda pid=pid: pid not in gateway.workers())
@@ -280,7 +271,7 @@ def test_the_controller_has_a_door_of_its_own_to_functions(headrace) -> None:
 
 def test_without_functions_there_is_no_such_door(headrace) -> None:
     gateway = headrace("server { listen 127.0.0.1:%%PORT%%; }")
-    assert not list((gateway.prefix / "logs").glob("*-workers.sock"))
+    assert not internal_sockets(gateway, gateway.process.pid)
 
 
 @pytest.mark.parametrize(

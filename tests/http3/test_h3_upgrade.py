@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from gateway import Gateway, descendants, title, wait_for
+from gateway import Gateway, descendants, internal_sockets, title, wait_for
 from h3client import H3Client
 from recorder import Recorded
 
@@ -161,13 +161,13 @@ def test_the_sockets_of_an_upgraded_gateway_leave_no_files(headrace) -> None:
     gateway = headrace("""server { listen unix:%%DIR%%/own.sock; return 200 ok; }
         function echo { command cat; }
         server { listen %%PORT%%; location / { function_pass echo; } }""")
-    logs = gateway.prefix / "logs"
-    wait_for(lambda: list(logs.glob("*-workers.sock")))  # the controller makes it
+    assert internal_sockets(gateway, gateway.process.pid)
     old, new = upgrade(gateway)
     os.kill(old, signal.SIGQUIT)
     gateway.process.wait(10)
-    assert list(logs.glob("*-workers.sock"))
+    assert internal_sockets(gateway, old, new)
     os.kill(new, signal.SIGTERM)
     wait_for(lambda: not os.path.exists(f"/proc/{new}") or is_zombie(new))
-    assert not list(logs.glob("*.sock*"))
+    assert not internal_sockets(gateway, old, new)
+    assert not list((gateway.prefix / "logs").glob("*.sock*"))
     assert not (gateway.prefix / "own.sock").exists()
