@@ -49,7 +49,6 @@ from hashlib import blake2b
 from os import urandom
 
 from proxy.mqtt.credentials import BAD, BROKEN, GOOD, common_name
-from proxy.mqtt.publishing import Message
 from proxy.mqtt.suback import merge_suback
 from proxy.mqtt.upgrade import HEAD_BYTES as UPGRADE_BYTES
 from proxy.mqtt.upgrade import answer as answer_upgrade

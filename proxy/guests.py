@@ -9,12 +9,12 @@ from proxy._mqtt import COUNTED, MqttListener
 from proxy._session import StreamListener
 from proxy.base._request import Server
 from proxy.conf.directive import MQTT_SERVER, STREAM_SERVER
+from proxy.conf.parser import read_inside
 from proxy.conf.report import located, nearest
 from proxy.engine import tls
 from proxy.engine._way import Way
 from proxy.filters.access import check_slow, files, freeze_access
 from proxy.filters.users import check_fast
-from proxy.mqtt import freeze as mqtt_freeze
 from proxy.mqtt.zones import ZONE
 from proxy.routing.server_name import build_names, names_of
 from proxy.stream import freeze as stream_freeze
@@ -30,6 +30,17 @@ if TYPE_CHECKING:
     from proxy.base._request import Location
     from proxy.conf.inherit import Block
     from proxy.plan import Plan
+
+TO_WEBSOCKET = """
+    proxy_pass http://ADDRESS;
+    proxy_http_version 1.1;
+    proxy_set_header Host $host;
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection upgrade;
+    proxy_set_header X-Forwarded-For $remote_addr;
+    proxy_read_timeout 30h;
+    proxy_send_timeout 30h;
+"""
 
 
 def freeze_streams(plan: Plan, model: Block) -> None:
@@ -49,6 +60,10 @@ def freeze_streams(plan: Plan, model: Block) -> None:
 
 def freeze_mqtt(plan: Plan, model: Block) -> None:
     """The servers of mqtt { }: it has upstreams of its own, and the variables of stream { }."""
+    if not model.find("mqtt"):
+        return
+    from proxy.mqtt import freeze as mqtt_freeze  # dear to who has none
+
     with names_of_stream():
         for mqtt in model.find("mqtt"):
             plan.mqtt_upstreams = upstreams = Upstreams(mqtt, plan.resolver_of, tls.make_client)
@@ -140,3 +155,20 @@ def open_listener(plan: Plan, address: Any, door: Callable[..., Any]) -> Any:
         servers = [plan.servers[id(it)] for it in address.servers]
         listener.tls = door(address, servers, server, names)
     return listener
+
+
+def websocket_location(location: Block, model: Block) -> Block | None:
+    """What a location with mqtt_websocket is for the http side, or None: it has none.
+
+    Raises ConfError: nobody listens there.
+    """
+    address = location.own("mqtt_websocket")
+    if address is None:
+        return None
+    servers = [it for mqtt in model.find("mqtt") for it in mqtt.find("server")]
+    listens = [it for server in servers for it in server.own("listen") if it.is_websocket]
+    wanted = address if address.startswith("unix:") or ":" in address else f"0.0.0.0:{address}"
+    if not any(key == wanted for it in listens for key, _, _ in it.places):
+        raise location.error(f'no server in mqtt says "listen {address} websocket"')
+    target = f"{address}:" if address.startswith("unix:") else address
+    return read_inside(location, TO_WEBSOCKET.replace("ADDRESS", target), "mqtt_websocket")

@@ -37,7 +37,6 @@ from proxy.functions.hidden import (
 from proxy.functions.numbers import function_numbers
 from proxy.functions.queue.tally import find_zone, queue_numbers
 from proxy.limits.freeze import Limiters
-from proxy.mqtt.freeze import websocket_location
 from proxy.observe.error_log import WARN
 from proxy.observe.freeze import Logs
 from proxy.observe.numbers import Numbers
@@ -307,13 +306,13 @@ class Plan:
             location.handler, location.handler_kind = page, HANDLE_PYTHON
             return
         said = {key: block.own(key) for key in PASSING if block.own(key) is not None}
-        tunnel = websocket_location(block, self.model)
+        tunnel = guests.websocket_location(block, self.model)
         if len(said) > 1:
             first, second = list(said)[:2]
             raise block.error(f'"{first}" and "{second}" exclude each other')
         if not said and outer is not None and outer.handler_kind == HANDLE_PROXY:
             said = {key: outer.block.own(key) for key in PASSING}
-            tunnel = websocket_location(outer.block, self.model)
+            tunnel = guests.websocket_location(outer.block, self.model)
         target, name = said.get("proxy_pass"), said.get("function_pass")
         call = said.get("grpc_pass")
         if tunnel is not None:

@@ -117,7 +117,8 @@ cdef publish_will(MqttSession s):
     handling, captures = found
     if is_busy(s.house):
         raise OverflowError("too many messages are with functions")
-    message = Message(topic.decode(), payload, 1, *names_of(s), captures=captures)
+    message = s.server.publishing.message(
+        topic.decode(), payload, 1, *names_of(s), captures=captures)
     call(s.house, message, handling)
 
 
@@ -228,8 +229,9 @@ cdef int serve_publish(MqttSession s, const char* p, size_t n, const MqttHead* h
         acknowledge(s, slot, NO_MATCH if s.version == 5 else 0)
         return P_DONE
     handling, captures = found
-    message = Message(topic, p[h.n + at:n], m.qos, *names_of(s), captures=captures,
-                      is_retained=bool(m.is_retained), is_text=bool(m.properties.is_text))
+    message = s.server.publishing.message(
+        topic, p[h.n + at:n], m.qos, *names_of(s), captures=captures,
+        is_retained=bool(m.is_retained), is_text=bool(m.properties.is_text))
     answer_topic = handling.expanded_reply(message.client_id, message.user)
     if s.version == 5:
         message.content_type = to_bytes(m.properties.content_type).decode()

@@ -17,8 +17,6 @@ cdef struct Range:
     int64_t end           # behind the last byte
 
 
-# Seconds since 1970 of an HTTP-date in any of its three forms (RFC 9110 §5.6.7), -1: none.
-cdef int64_t read_date(Str s) noexcept nogil
 # 0: go on, 304 or 412. `etag` may be empty; r.last_modified is the answer's. `since`: SinceRule.
 cdef int check_conditions(Request r, Str etag, int since) noexcept
 # What Range and If-Range ask of an answer of `size` bytes that last changed at `changed` (-1: not

@@ -22,9 +22,7 @@ from proxy.base.span cimport text, to_bytes
 from proxy.base.verdict cimport (
     DONE, FORBIDDEN, GO, INTERNAL, NO_MEMORY, NOT_ALLOWED, NOT_FOUND, NOT_IMPLEMENTED, STATUS,
 )
-from proxy.content._conditions cimport (
-    RANGES_BAD, RANGES_FOUND, check_conditions, find_ranges, read_date,
-)
+from proxy.content._conditions cimport RANGES_BAD, RANGES_FOUND, check_conditions, find_ranges
 from proxy.content._error_page cimport enter_named
 from proxy.content._open cimport KIND_FILE, KIND_FOLDER, open_path
 from proxy.content._paths cimport Path, find_root, join_path, map_path
@@ -33,6 +31,7 @@ from proxy.content._settings cimport (
     BY_ALIAS, BY_PATTERN, BY_ROOT, ContentSettings, TryFiles, type_of,
 )
 from proxy.variables._variables cimport Template, evaluate
+from proxy.wire._date cimport read_date
 from proxy.wire._h1write cimport put_bytes, put_decimal, put_str
 
 cdef enum:

@@ -20,8 +20,8 @@ from proxy.variables._variables cimport NO_CACHE, declare, find_number, find_val
 from collections import deque
 from re import DOTALL
 from re import compile as compile_pattern
-from urllib.parse import unquote_to_bytes
 
+from proxy.base._escape import unescape
 from proxy.variables._variables import declared, numbers, prefixes
 
 cdef extern from "<time.h>" nogil:
@@ -438,7 +438,7 @@ cdef class SsiFilter(BodyFilter):
             raise CommandError("include")
         path = self.value_of(r, given.get(b"virtual") or given.get(b"file"))
         path, _, args = path.partition(b"?")
-        path = unquote_to_bytes(path)
+        path = unescape(path)
         if not path.startswith(b"/"):
             base = to_bytes(r.uri)
             path = base[:base.rfind(b"/") + 1] + path

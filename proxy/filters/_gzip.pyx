@@ -1,6 +1,5 @@
 """gzip: which answers are compressed, what their heads say then, and the bodies piece by piece."""
 
-from email.utils import parsedate_to_datetime
 from zlib import DEFLATED, Z_SYNC_FLUSH, compressobj
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -15,6 +14,7 @@ from proxy.base.span cimport Str, text, to_bytes
 from proxy.base.verdict cimport GO, INTERNAL, NO_MEMORY
 from proxy.filters._grpc_web cimport is_web
 from proxy.variables._variables cimport NO_CACHE, declare
+from proxy.wire._date cimport read_date
 from proxy.wire._h1write cimport put_decimal
 
 cdef enum:
@@ -158,10 +158,8 @@ cdef bint is_proxied_out(GzipSettings s, Request r):
 
 
 cdef bint is_past(bytes date):
-    try:
-        return parsedate_to_datetime(date.decode("latin-1")).timestamp() < clock.wall_s
-    except (TypeError, ValueError, OverflowError):
-        return False
+    cdef int64_t at = read_date(text(<const char*>date, len(date)))
+    return 0 <= at < <int64_t>clock.wall_s
 
 
 cdef bint is_disabled(GzipSettings s, Request r):

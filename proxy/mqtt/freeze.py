@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import proxy.mqtt._facts  # noqa: F401  (declares $mqtt_…)
 from proxy.base._request import Location, Server
-from proxy.conf.parser import read_inside
 from proxy.mqtt._settings import MqttServer
 from proxy.mqtt._topics import TopicRules
 from proxy.mqtt.credentials import Keeper
@@ -91,33 +90,7 @@ def freeze_server(
 
 
 # Clients of MQTT are silent for as long as they said they would be; the server there looks at that.
-TO_WEBSOCKET = """
-    proxy_pass http://ADDRESS;
-    proxy_http_version 1.1;
-    proxy_set_header Host $host;
-    proxy_set_header Upgrade $http_upgrade;
-    proxy_set_header Connection upgrade;
-    proxy_set_header X-Forwarded-For $remote_addr;
-    proxy_read_timeout 30h;
-    proxy_send_timeout 30h;
-"""
 
-
-def websocket_location(location: Block, model: Block) -> Block | None:
-    """What a location with mqtt_websocket is for the http side, or None: it has none.
-
-    Raises ConfError: nobody listens there.
-    """
-    address = location.own("mqtt_websocket")
-    if address is None:
-        return None
-    servers = [it for mqtt in model.find("mqtt") for it in mqtt.find("server")]
-    listens = [it for server in servers for it in server.own("listen") if it.is_websocket]
-    wanted = address if address.startswith("unix:") or ":" in address else f"0.0.0.0:{address}"
-    if not any(key == wanted for it in listens for key, _, _ in it.places):
-        raise location.error(f'no server in mqtt says "listen {address} websocket"')
-    target = f"{address}:" if address.startswith("unix:") else address
-    return read_inside(location, TO_WEBSOCKET.replace("ADDRESS", target), "mqtt_websocket")
 
 
 def freeze_keeper(server: MqttServer, block: Block, passwords: tuple[Any, Any, Any]) -> None:

@@ -97,6 +97,8 @@ def freeze_handling(block: Block) -> Handling:
 class Rules:
     """All on_publish blocks of a server or a bridge, in the order of the conf."""
 
+    message = Message
+
     def __init__(self, handlings: Sequence[Handling], replies: Sequence[str] = ()) -> None:
         self.handlings = list(handlings)
         own = [it.reply_topic for it in handlings if it.reply_topic]

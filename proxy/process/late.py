@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Python's own, which it looks for by name, or which libraries look for when first used.
 PYTHON = (
     "encodings.ascii", "encodings.latin_1", "encodings.idna", "stringprep", "unicodedata",
-    "concurrent.futures.thread", "difflib", "glob", "grp", "pwd", "traceback", "_strptime",
+    "concurrent.futures.thread", "difflib", "glob", "grp", "pwd", "traceback", "uuid", "_strptime",
 )  # fmt: skip
 OURS = ("proxy.conf.known", "proxy.upstream.follow", "proxy.upstream.tls", "proxy.filters._crypt")
 NAMES = (
@@ -31,9 +31,9 @@ QUIC = (
     "proxy.quic.transport", "proxy.quic.with_aioquic",
 )  # fmt: skip
 MQTT = (
-    "proxy.functions.bridge", "proxy.functions.call", "proxy.functions.messages", "aiomqtt", "h11",
-    "paho.mqtt.packettypes",
-    "paho.mqtt.properties", "joserfc", "joserfc.errors", "joserfc.jwk", "joserfc.jwt",
+    "proxy.mqtt", "proxy.mqtt.freeze", "proxy.functions.bridge", "proxy.functions.call",
+    "proxy.functions.messages", "aiomqtt", "h11", "paho.mqtt.packettypes", "paho.mqtt.properties",
+    "joserfc", "joserfc.errors", "joserfc.jwk", "joserfc.jwt",
 )  # fmt: skip
 FUNCTIONS = (
     "proxy.functions.declared", "proxy.functions.links", "proxy.functions.model",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.content._conditions import date_of, is_tag_listed, ranges_of
+from proxy.content._conditions import is_tag_listed, ranges_of
+from proxy.wire._date import date_of
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 import json
 import re
-import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -185,10 +184,14 @@ class Listing:
 
 
 def new_id() -> str:
+    import uuid  # dear to who only reads our words
+
     return str(uuid.uuid4())
 
 
 def id_of(salt: bytes, function: str, key: str) -> str:
     """The call id of an idempotency key."""
     mark = hmac.digest(salt, f"{function}\0{key}".encode("utf-8", "surrogateescape"), "sha256")
+    import uuid
+
     return str(uuid.UUID(bytes=mark[:16], version=4))
