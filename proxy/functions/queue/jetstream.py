@@ -240,9 +240,7 @@ class JetStreamQueue:
                 await self.nc.publish(self.names.hint, function.encode())
 
     async def _on_hint(self, msg: Msg) -> None:
-        function = msg.data.decode("utf-8", "replace")
-        if self.runner.house.find_function(function) is not None:
-            self.pulls.wake(function)
+        self.pulls.wake(msg.data.decode("utf-8", "replace"))
 
     # -- through --------------------------------------------------------------------------------
     async def finish(self, msg: Msg, call: Call, outcome: Outcome) -> None:

@@ -2,7 +2,8 @@
 
 A function is pulled while it has calls: one task for each, which rests when its consumer is empty
 and is woken by a hint, or by the look at all consumers once a minute. What is pulled is ours for
-ack_wait; a call that runs longer is kept by telling the server so.
+ack_wait; a call that runs longer is kept by telling the server so. Calls of a function that this
+gateway does not know are left to those that do; where none does, they wait for it.
 """
 
 from __future__ import annotations
@@ -88,10 +89,13 @@ class Pulls:
 
     def wake(self, function: str) -> None:
         """There may be calls of it."""
-        if function not in self._pulling and not self._is_closing:
+        if function not in self._pulling and not self._is_closing and self._is_ours(function):
             task = asyncio.get_running_loop().create_task(self._pull(function))
             self._pulling[function] = task
             task.add_done_callback(lambda _: self._pulling.pop(function, None))
+
+    def _is_ours(self, function: str) -> bool:
+        return self.queue.runner.house.find_function(function) is not None
 
     def cancel(self, id: str) -> bool:
         """True: it ran here."""
@@ -117,13 +121,13 @@ class Pulls:
 
     # -- one function ---------------------------------------------------------------------------
     async def _pull(self, function: str) -> None:
-        """Until it has had nothing for a while."""
+        """Until it has had nothing for a while, or is no function of ours."""
         queue = self.queue
         busy: set[asyncio.Task[Any]] = set()
         source: JetStreamContext.PullSubscription | None = None
         last_s = time.monotonic()
         try:
-            while not is_cancelled():
+            while not is_cancelled() and self._is_ours(function):
                 try:
                     if source is None:
                         source = await queue.open_consumer(function)

@@ -195,6 +195,28 @@ def test_the_same_key_is_the_same_call_for_all_gateways(url: str) -> None:
     asyncio.run(main())
 
 
+def test_a_gateway_leaves_calls_of_functions_it_does_not_know(url: str) -> None:
+    async def main() -> None:
+        once = {"f": {**FAST, "com.openfaas.retry.attempts": "1"}}
+        knows = House(**once)
+        async with Server() as server, opened(knows, url) as queue:
+            knows.functions.clear()  # it accepts, and then does not know it any more
+            ids = [await queue.accept(call(), is_idempotent=False) for _ in range(3)]
+            async with opened(House(), url) as other:  # its first look finds that they wait
+                await until(lambda: has_pending(other))
+                other.pulls.wake("f.fn")
+                await until(lambda: not queue.pulls._pulling and not other.pulls._pulling)
+                async with opened(House(server.address, **once), url) as third:
+                    for id in ids:
+                        await until(lambda id=id: has_state(third, id, "done"))
+            assert [it.headers["x-retry"] for it in server.asked] == ["0"] * 3
+
+    async def has_pending(queue: JetStreamQueue) -> bool:
+        return any(it.num_pending for it in await queue.consumers())
+
+    asyncio.run(main())
+
+
 def test_gateways_share_the_work(url: str) -> None:
     async def answer(asked: Asked) -> Said:
         await asyncio.sleep(0.01)
@@ -222,7 +244,7 @@ def test_calls_are_cancelled_waiting_or_running_here_or_there(url: str) -> None:
         async with (
             Server(hang) as server,
             opened(House(server.address, **one), url) as queue,
-            opened(House(), url) as other,  # it knows no function, so it is sent no hint
+            opened(House(), url) as other,  # it knows no function, so it runs no call
         ):
             ids = []
             for _ in range(3):
