@@ -689,7 +689,7 @@ async def serve(make, pool):
 
 def tell(channel, state, why="", **more):
     with contextlib.suppress(OSError):
-        channel.send(json.dumps({"state": state, "why": why[:1000], **more}).encode())
+        return channel.send(json.dumps({"state": state, "why": why[:1000], **more}).encode())
 
 
 def why_unfit():
@@ -816,7 +816,7 @@ def become(channel, order, fds):
     os.setsid()
     os.dup2(fds[0], 1)
     os.dup2(fds[1], 2)
-    tell(channel, "born", id=order["id"])
+    tell(channel, "born", id=order["id"]) or os._exit(0)  # unheard it would be nobody's
     channel.close()
     if len(fds) > 2:
         os.write(fds[2], b"0")

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import struct
-from _socket import CMSG_SPACE, SCM_CREDENTIALS, SCM_RIGHTS, SOL_SOCKET, socket
+from _socket import CMSG_SPACE, SCM_CREDENTIALS, SCM_RIGHTS, SHUT_RD, SOL_SOCKET, socket
 from array import array
 from typing import Any
 
@@ -57,6 +57,11 @@ class Zygote(Replica):
         self.state: dict[str, str] | None = None
         self.unborn: dict[str, tuple[list[int], str] | None] = {}
         channel.setblocking(False)
+
+    def hush(self) -> None:
+        """From now on nobody can say more; what was said is still there to be read."""
+        with contextlib.suppress(OSError):
+            self.channel.shutdown(SHUT_RD)
 
     def read(self) -> tuple[bytes, int]:
         """(what was said, pid of who said it by the kernel's word); b"": it is over. Raises

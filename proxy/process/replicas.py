@@ -368,6 +368,8 @@ class Replicas:
         del self._by_id[replica.id]
         self._by_pid.pop(replica.pid, None)
         if isinstance(replica, Zygote):
+            replica.hush()
+            self._hear(replica)  # of whom it had born is not to be lost with it
             self._lose(replica)
         if replica.pidfd >= 0:
             self._epoll.unregister(replica.pidfd)

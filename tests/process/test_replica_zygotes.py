@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -163,6 +164,37 @@ def test_forks_of_a_zygote_that_ends_fail(replicas: Replicas, app: Path):
     controller.order(op="signal", id="z", signal=9)
     assert controller.hear("failed") == {"op": "failed", "id": "b", "error": "its zygote ended"}
     assert controller.hear("exited")["id"] == "z"
+
+
+def test_who_was_born_of_a_zygote_that_ends_is_not_lost(replicas: Replicas, app: Path):
+    controller = Controller(replicas)
+    hatch(controller, app, "handle")
+    path = app.parent / "s"
+    controller.order(op="fork", id="r", zygote="z", env={"SOCKET": str(path)})
+    replicas.on_channel()
+    pid = ask(path)["pid"]  # it said so, and nobody listened yet
+    zygote = replicas._by_id["z"].pid
+    os.kill(zygote, signal.SIGKILL)
+    replicas.on_exit(*os.waitpid(zygote, 0))
+    started = controller.hear("started")
+    assert (started["id"], started["pid"]) == ("r", pid)
+    controller.order(op="signal", id="r", signal=9)
+    while controller.hear("exited")["id"] != "r":
+        pass
+
+
+def test_who_cannot_say_that_it_was_born_ends(replicas: Replicas, app: Path):
+    controller = Controller(replicas)
+    hatch(controller, app, "handle")
+    zygote = replicas._by_id["z"]
+    zygote.hush()
+    controller.order(op="fork", id="r", zygote="z", env={"SOCKET": str(app.parent / "s")})
+    replicas.on_channel()
+    printed = zygote.unborn["r"][0][0]
+    assert select.select([printed], [], [], 10)[0]
+    assert os.read(printed, 99) == b""  # nobody holds the other end any more
+    controller.order(op="signal", id="z", signal=9)
+    assert controller.hear("failed")["id"] == "r"
 
 
 def test_what_was_called_back_is_not_born(replicas: Replicas, app: Path):
