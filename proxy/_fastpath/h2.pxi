@@ -59,9 +59,9 @@ cdef bint open_head_room(Worker w, Server s, size_t block_n) noexcept:
     return True
 
 
-cdef inline bint goes_before(H2Stream a, H2Stream b) noexcept:
-    """RFC 9218 §10: answers of one urgency that are of no use in pieces, in the order of asking."""
-    return a.s.urgency == b.s.urgency and not b.s.is_incremental and a.s.id < b.s.id
+cdef inline bint is_ordered(H2Stream a, H2Stream b) noexcept:
+    """RFC 9218 §10: of one urgency, what is of no use in pieces goes in the order of asking."""
+    return a.s.urgency == b.s.urgency and not b.s.is_incremental
 
 
 @final
@@ -260,13 +260,16 @@ cdef class ClientH2:
     cdef void queue(self, H2Stream st) noexcept:
         """Last; but one that is not incremental comes before later ones of its urgency."""
         cdef PyObject* before = NULL
+        cdef PyObject* at = self.last_waiting
         if st.is_waiting:
             return
         st.is_waiting = True
-        if not st.s.is_incremental:
-            before = self.first_waiting
-            while before != NULL and not goes_before(st, <H2Stream>before):
-                before = (<H2Stream>before).next_waiting
+        while not st.s.is_incremental and at != NULL:        # from the end: most are the latest
+            if is_ordered(st, <H2Stream>at):
+                if (<H2Stream>at).s.id < st.s.id:
+                    break
+                before = at
+            at = (<H2Stream>at).prev_waiting
         st.next_waiting = before
         st.prev_waiting = self.last_waiting if before == NULL else (<H2Stream>before).prev_waiting
         if st.prev_waiting != NULL:
