@@ -494,7 +494,7 @@ cdef class H3Stream(ClientStream):
             self.owed += n
             self.tell_held()
         if is_end and self.tunnel is not None:
-            u.shut()
+            u.shut_after_client()
             if u.is_ended:
                 self.end_tunnel()
 
