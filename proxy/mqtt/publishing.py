@@ -26,6 +26,7 @@ AGAIN = frozenset((0, 408, 425, 429, 500, 502, 503, 504))
 MOST_PROPERTIES, PROPERTY_BYTES = 32, 8192  # User Properties that become headers
 EVENT_TYPE = "io.headrace.mqtt.publish"
 ATTRIBUTES = frozenset(("specversion", "id", "source", "type", "subject", "time", "dataschema"))
+OURS = "mqtt"  # begins the attributes that we vouch for: no User Property may
 TCHAR = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 # CloudEvents' binding to HTTP §3.1.3.2: what stands in a header's value as it is
 PLAIN = "".join(chr(it) for it in range(0x21, 0x7F) if chr(it) not in '"%')
@@ -155,6 +156,11 @@ def headers_of(message: Message) -> Headers:
         headers.append(("X-Mqtt-User", encoded(message.user)))
     for number, text in enumerate(message.captures, 1):
         headers.append((f"X-Topic-{number}", encoded(text)))
+        event[f"{OURS}topic{number}"] = text
+    if message.client_id:
+        event[f"{OURS}clientid"] = message.client_id
+    if message.user:
+        event[f"{OURS}user"] = message.user
     # CloudEvents' binding to MQTT §3.1: attributes are User Properties without a prefix
     is_event = any(name == "specversion" for name, _ in message.properties)
     size = 0
@@ -163,9 +169,10 @@ def headers_of(message: Message) -> Headers:
         if size > PROPERTY_BYTES:
             break
         low = name.lower()
-        if is_event and (low in ATTRIBUTES or low.isalnum() and low.isascii()):
+        is_attribute = low.isalnum() and low.isascii() and not low.startswith(OURS)
+        if is_attribute and (is_event or low not in ATTRIBUTES):
             event[low] = value
-        elif low and TCHAR.issuperset(low):
+        if low and TCHAR.issuperset(low) and not (is_attribute and is_event):
             headers.append((f"X-Mqtt-Property-{low}", encoded(value)))
     return headers + [(f"ce-{name}", encoded(value)) for name, value in event.items()]
 

@@ -104,6 +104,8 @@ def test_a_message_wakes_a_function_and_is_acknowledged_after_it(thermo, version
         assert told["ce-subject"] == "sensors/kitchen/temp"
         assert told["ce-type"] == "io.headrace.mqtt.publish"
         assert told["ce-source"].startswith("mqtt://127.0.0.1:")
+        assert told["ce-mqttclientid"] == "c1" and told["ce-mqttuser"] == "u%201"
+        assert told["ce-mqtttopic1"] == "kitchen"
         assert len(told["ce-id"]) == 36 and told["ce-time"].endswith("Z")
         client.send(packet(PINGREQ))
         assert client.read() == (PINGRESP, b"")
@@ -147,6 +149,7 @@ def test_a_response_topic_has_its_correlation_data(thermo) -> None:
         told = called(gateway)[0]["headers"]
         assert told["content-type"] == "text/plain"
         assert told["x-mqtt-property-color"] == "bl%C3%BCe"
+        assert told["ce-color"] == "bl%C3%BCe"
         assert not [name for name in told if "bad" in name]
         # not its own: the function is called, nobody hears of its answer
         other = b"\x08" + string("reply/c6/x")
@@ -159,7 +162,7 @@ def test_a_cloud_event_stays_one(thermo) -> None:
     event = b"".join(
         b"\x26" + string(name) + string(value)
         for name, value in [("specversion", "1.0"), ("id", "7"), ("source", "/s"), ("type", "t"),
-                            ("mine", "a b")]
+                            ("mine", "a b"), ("mqttclientid", "somebody else")]
     )  # fmt: skip
     with Client(gateway.port) as client:
         client.connect("c", version=5)
@@ -168,6 +171,23 @@ def test_a_cloud_event_stays_one(thermo) -> None:
     told = called(gateway)[0]["headers"]
     assert (told["ce-id"], told["ce-source"], told["ce-type"]) == ("7", "/s", "t")
     assert told["ce-mine"] == "a%20b"
+    assert told["ce-mqttclientid"] == "c"                  # nobody says that but we
+
+
+def test_what_is_no_cloud_event_cannot_pretend_to_be_another_s(thermo) -> None:
+    """Attributes that CloudEvents names are taken of an event only."""
+    gateway = thermo()
+    said = b"".join(
+        b"\x26" + string(name) + string("x") for name in ("id", "Source", "subject", "mqttuser")
+    )
+    with Client(gateway.port) as client:
+        client.connect("c", version=5)
+        client.send(publish("deep", b"x", 1, 1, 5, said))
+        assert client.read()[0] == PUBACK
+    told = called(gateway)[0]["headers"]
+    assert told["ce-subject"] == "deep" and told["ce-source"].startswith("mqtt://")
+    assert len(told["ce-id"]) == 36 and "ce-mqttuser" not in told
+    assert told["x-mqtt-property-id"] == "x"
 
 
 def test_a_function_that_fails_once_is_asked_again(thermo) -> None:
