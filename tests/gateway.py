@@ -13,20 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from ports import free_port
 from rawclient import Answered, RawClient
 
 ROOT = Path(__file__).resolve().parent.parent
 START_LIMIT_S = 15.0
 STOP_LIMIT_S = 10.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
 
 
 def run(*args: str, cwd: Path | None = None, timeout_s: float = 30) -> subprocess.CompletedProcess:
@@ -53,7 +45,7 @@ class Gateway:
         self, prefix: Path, http: str = "", main: str = "", text: str | None = None
     ) -> None:
         self.prefix = prefix
-        self.ports = free_ports(8)
+        self.ports = [free_port() for _ in range(8)]
         self.port = self.ports[0]
         self.conf = prefix / "headrace.conf"
         (prefix / "logs").mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from gateway import ROOT, free_ports, run
+from gateway import ROOT, run
+from ports import free_port
 
 CONFS = sorted((ROOT / "conf").glob("*.conf"))
 
@@ -40,7 +41,7 @@ def test_conf_is_accepted(conf: Path, tmp_path: Path) -> None:
 def test_conf_answers_its_curl_lines(name: str, tmp_path: Path) -> None:
     prefix = checkout(tmp_path)
     conf = prefix / "conf" / f"{name}.conf"
-    port = free_ports(1)[0]
+    port = free_port()
     conf.write_text(conf.read_text().replace("127.0.0.1:8080", f"127.0.0.1:{port}"))
     lines = re.findall(r"^# try: (curl .*)$", conf.read_text(), re.MULTILINE)
     assert len(lines) >= 3

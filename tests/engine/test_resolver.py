@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Iterator
 
 import dns.message
@@ -11,6 +10,7 @@ import dns.rrset
 import pytest
 import uvloop
 from nameserver import Handler, NameServer
+from ports import free_port
 
 from proxy.engine.resolver import ResolveError, Resolver
 
@@ -204,9 +204,7 @@ def test_servers_take_turns(server: Callable[..., NameServer]) -> None:
 def test_a_server_that_is_not_there(server: Callable[..., NameServer]) -> None:
     names = server()
     names.add("a.test", "A", "10.0.0.1")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        nobody = free.getsockname()
+    nobody = ("127.0.0.1", free_port())
 
     async def main() -> None:
         for _ in range(3):

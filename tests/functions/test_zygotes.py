@@ -9,7 +9,7 @@ import signal
 import venv
 from pathlib import Path
 
-from gateway import Gateway, descendants, wait_for
+from gateway import Gateway, controllers, descendants, wait_for
 
 HANDLER = """
 import os
@@ -122,8 +122,7 @@ def test_they_end_with_the_gateway_and_outlive_the_controller(headrace) -> None:
     it = start(headrace, 32)
     before = set(zygotes(it))
     assert before
-    (controller,) = [pid for pid in descendants(it.process.pid)
-                     if b"controller" in Path(f"/proc/{pid}/cmdline").read_bytes()]  # fmt: skip
+    (controller,) = controllers(it.process.pid)
     os.kill(controller, signal.SIGKILL)
     wait_for(lambda: "running replicas adopted" in it.error_log, 10)
     assert set(zygotes(it)) == before

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ports import free_port
+
 CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = range(1, 8)
 SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK, PINGREQ, PINGRESP, DISCONNECT, AUTH = range(8, 16)
 
@@ -23,10 +25,7 @@ class Mosquitto:
     def __init__(self, folder: Path, more: str = "", port: int = 0) -> None:
         self.folder = folder
         self.more = more
-        if not port:
-            with socket.create_server(("127.0.0.1", 0)) as sock:
-                port = sock.getsockname()[1]
-        self.port = port
+        self.port = port or free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Mosquitto:

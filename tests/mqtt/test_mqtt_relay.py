@@ -226,15 +226,17 @@ def test_sessions_live_on_over_a_reload(mqtt, mosquitto) -> None:
 def test_ours_never_cuts_the_broker_s_packet(mqtt, brokers) -> None:
     """What we answer ourselves waits until the broker's packet is over, wherever that is."""
     big = publish("news", b"n" * 5000, version=5)
-    half, go = threading.Event(), threading.Event()
+    half, go, again = threading.Event(), threading.Event(), threading.Event()
 
     def serve(client: Client) -> None:
         for at in (1, 2, 3, 2500, len(big) - 1):
             client.send(big[:at])
             half.set()
-            go.wait(10)
-            go.clear()
-            client.send(big[at:])
+            for said in (go, again):  # the next packet begins when nothing of ours is under way
+                assert said.wait(20)
+                said.clear()
+                if said is go:
+                    client.send(big[at:])
         client.read_raw()
 
     broker = brokers(b"\x20\x03\0\0\0", serve)
@@ -253,6 +255,7 @@ def test_ours_never_cuts_the_broker_s_packet(mqtt, brokers) -> None:
             assert client.read() == (PUBLISH, big[3:])
             assert client.read() == (PUBACK, bytes([0, n, 0x87]))
             assert client.read() == (SUBACK, bytes([0, n, 0, 0x87]))
+            again.set()
 
 
 def test_a_client_that_asks_much_amid_a_packet_is_cut(mqtt, brokers) -> None:

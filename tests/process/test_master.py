@@ -13,14 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 HERE = Path(__file__).resolve().parent
 LIMIT_S = 10.0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
 
 
 def until(ask, limit_s: float = LIMIT_S):

@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import pytest
+from ports import free_port
 
 from proxy.conf import load_text
 from proxy.routing import directives  # noqa: F401
@@ -119,10 +120,7 @@ HOSTS = [
 def nginx(tmp_path_factory):
     """Ports of a running nginx: locations, targets with and without merging, hosts."""
     prefix = tmp_path_factory.mktemp("nginx")
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
+    ports = [free_port() for _ in range(4)]
 
     def body(args, line):
         mark = f'add_header X-Line {line} always; add_header X-One "[$1]" always;'

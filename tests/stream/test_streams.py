@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from gateway import wait_for
 from peers import Peer, echo, read_all
+from ports import free_port
 
 CONF = """
 stream {
@@ -207,8 +208,7 @@ def test_a_reset_becomes_a_reset(stream, peer) -> None:
 
 def test_the_next_server_is_asked_and_a_dead_one_is_left_alone(stream, peer) -> None:
     to, other = peer(), peer()
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        dead = gone.getsockname()[1]
+    dead = free_port()
     gateway = stream(
         "u",
         more=f"upstream u {{ server 127.0.0.1:{dead}; server 127.0.0.1:{to.port}; "
@@ -231,8 +231,7 @@ def test_the_next_server_is_asked_and_a_dead_one_is_left_alone(stream, peer) -> 
 
 def test_a_peer_that_takes_connections_again_gets_them_at_once(stream, peer) -> None:
     """Before the first of its sessions ends."""
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
+    port = free_port()
     other = peer()
     gateway = stream(
         "u",
@@ -264,8 +263,7 @@ def test_a_peer_that_takes_connections_again_gets_them_at_once(stream, peer) -> 
 
 
 def test_nobody_to_ask_is_told_and_the_client_is_let_go(stream) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        dead = gone.getsockname()[1]
+    dead = free_port()
     gateway = stream(
         f"127.0.0.1:{dead}", more="log_format s $status; access_log logs/access.log s;"
     )
@@ -276,8 +274,7 @@ def test_nobody_to_ask_is_told_and_the_client_is_let_go(stream) -> None:
 
 def test_next_upstream_off_asks_one(stream, peer) -> None:
     to = peer()
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        dead = gone.getsockname()[1]
+    dead = free_port()
     gateway = stream(
         "u", "proxy_next_upstream off;",
         f"upstream u {{ server 127.0.0.1:{dead}; server 127.0.0.1:{to.port} backup; }}",

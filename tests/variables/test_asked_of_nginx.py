@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import pytest
+from ports import free_port
 
 from proxy.base._request import Location
 from proxy.conf import load_text
@@ -63,9 +64,7 @@ TAIL = 'location / { return 200 "uri:$uri args:$args"; }'
 def ask(tmp_path_factory):
     """ask(conf number, target) → (status, Location, body) of nginx."""
     home = tmp_path_factory.mktemp("nginx")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     servers = "\n".join(
         f"server {{ listen 127.0.0.1:{port}; server_name c{n}; absolute_redirect off;\n"
         f"location /t/ {{ root {home}; {conf} }} {TAIL} }}"

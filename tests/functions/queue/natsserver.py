@@ -10,14 +10,15 @@ import subprocess
 import time
 from pathlib import Path
 
+from ports import free_port
+
 
 class Nats:
     """A nats-server with JetStream below `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            self.port = sock.getsockname()[1]
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Nats:

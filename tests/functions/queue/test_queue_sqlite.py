@@ -46,7 +46,7 @@ def test_a_call_runs_and_its_result_is_kept(path: Path) -> None:
             assert record.result.body == b"made body"
             assert ("x-own", "1") in [(k.lower(), v) for k, v in record.result.headers]
             assert record.call.attempts == 1
-            assert queue.count == 0
+            await until(lambda: queue.count == 0)
             await queue.close()
 
     asyncio.run(main())
