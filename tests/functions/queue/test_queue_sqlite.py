@@ -134,7 +134,7 @@ def test_dead_letters_are_listed_looked_into_and_replayed(path: Path) -> None:
             assert not await queue.replay(id)
             assert await queue.forget(id)
             assert await queue.find(id) is None
-            assert queue.bytes == 0 == queue.count
+            await until(lambda: queue.bytes == 0 == queue.count)
             await queue.close()
 
     asyncio.run(main())
