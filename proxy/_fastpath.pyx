@@ -108,7 +108,9 @@ from proxy.wire._hpack cimport (
     HPACK_FIELD, HpackField, HpackTable, begin_block, begin_table, free_table, grown, put_status,
     read_field,
 )
-from proxy.wire._proxy_protocol cimport PROXY_HEADER_MAX, ProxyHeader, read_proxy_header
+from proxy.wire._proxy_protocol cimport (
+    PROXY_HEADER_MAX, ProxyHeader, keep_proxy_header, read_proxy_header,
+)
 from proxy.wire._scan cimport IS_METHOD, class_of
 from proxy.wire._websocket cimport (
     CLOSE_MOST, FRAME_HEAD, FRAME_MORE, FRAMES_OVER, HEAD_MOST, IN_HEAD, IN_PAYLOAD, PING_MOST,

@@ -27,6 +27,7 @@ from proxy.engine._watch cimport READABLE
 from proxy.engine._way cimport Way, begin_way, wrong_peer
 from proxy.engine._wheel cimport Wheel, set_deadline
 from proxy.filters._access cimport AccessSettings, judge_address
+from proxy.filters._realip cimport put_real_address
 from proxy.limits._admit cimport LimitSettings, give_conns, take_conns
 from proxy.limits._paces cimport Pace, PaceZone, is_holder, put_holder, take_paces
 from proxy.mqtt._facts cimport MqttFacts
@@ -39,7 +40,9 @@ from proxy.upstream._balance cimport (
 )
 from proxy.variables._variables cimport Template, evaluate
 from proxy.wire._mqtt cimport *
-from proxy.wire._proxy_protocol cimport PROXY_HEADER_MAX, ProxyHeader, read_proxy_header
+from proxy.wire._proxy_protocol cimport (
+    PROXY_HEADER_MAX, ProxyHeader, keep_proxy_header, read_proxy_header,
+)
 from proxy.wire._websocket cimport (
     CLOSE_MOST, FRAME_HEAD, FRAME_MORE, IN_PAYLOAD, WS_BINARY, WS_CLOSE, WS_PING,
     WS_PONG, WS_TEXT, Frames, begin_frames, put_close, put_control, read_websocket,

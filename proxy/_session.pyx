@@ -33,6 +33,7 @@ from proxy.engine._way cimport Way, asked_name, begin_way, wrong_peer
 from proxy.engine._watch cimport FAILED, READABLE, WRITABLE
 from proxy.engine._wheel cimport Timed, Wheel, set_deadline
 from proxy.filters._access cimport AccessSettings, judge_address
+from proxy.filters._realip cimport put_real_address
 from proxy.limits._admit cimport LimitSettings, give_conns, take_conns
 from proxy.observe._log cimport write_logs
 from proxy.routing._names cimport Names, find_server, read_host
@@ -45,7 +46,8 @@ from proxy.upstream._shared cimport PeerState, lock_peers, unlock_peers
 from proxy.variables._variables cimport Template, evaluate, put_groups
 from proxy.wire._client_hello cimport HELLO_MORE, HELLO_READ, read_client_hello
 from proxy.wire._proxy_protocol cimport (
-    PROXY_HEADER_MAX, PROXY_WRITE_MAX, ProxyHeader, read_proxy_header, write_proxy_header,
+    PROXY_HEADER_MAX, PROXY_WRITE_MAX, ProxyHeader, keep_proxy_header, read_proxy_header,
+    write_proxy_header,
 )
 
 from _socket import socket as borrow_socket
@@ -192,16 +194,9 @@ cdef class Session:
             report_text(R_ERROR, self.r, b"broken header while reading PROXY protocol")
             self.finish(400)
             return
-        if h.has_addresses:
-            try:
-                self.who.proxy_header = h.source[:h.source_n] + h.target[:h.target_n]
-            except MemoryError:
-                self.finish(500)
-                return
-            self.who.proxy_address = text(<const char*><bytes>self.who.proxy_header, h.source_n)
-            self.who.proxy_server_address = text(self.who.proxy_address.p + h.source_n, h.target_n)
-            self.who.proxy_port = h.source_port
-            self.who.proxy_server_port = h.target_port
+        if h.has_addresses and not keep_proxy_header(self.who, &h):
+            self.finish(500)
+            return
         self.held_n -= <size_t>used
         memmove(self.held, self.held + used, self.held_n)
         if self.client.tls is None:
@@ -216,6 +211,8 @@ cdef class Session:
         cdef char* sealed
         cdef size_t n
         cdef int rc
+        if access is not None and access.realip is not None:
+            put_real_address(access, self.r)     # nginx: the phase before all others
         if limits is not None:
             rc = take_conns(limits, self.r)
             if rc == LIMITED or rc < 0:

@@ -98,7 +98,7 @@ cdef class ClientH1(Link):
         self.held = NULL
         self.held_n = self.held_cap = 0
         self.is_unannounced = False
-        if h.has_addresses and not self.keep_announced(&h):
+        if h.has_addresses and not keep_proxy_header(self.client, &h):
             self.cut()
         elif n > <uint32_t>used:
             if self.tls is None:
@@ -106,18 +106,6 @@ cdef class ClientH1(Link):
             else:
                 self.take_sealed(p + used, n - <uint32_t>used)
         free(all_of_it)
-
-    cdef bint keep_announced(self, ProxyHeader* h) noexcept:
-        cdef Client c = self.client
-        try:
-            c.proxy_header = h.source[:h.source_n] + h.target[:h.target_n]
-        except MemoryError:
-            return False
-        c.proxy_address = text(<const char*><bytes>c.proxy_header, h.source_n)
-        c.proxy_server_address = text(c.proxy_address.p + h.source_n, h.target_n)
-        c.proxy_port = h.source_port
-        c.proxy_server_port = h.target_port
-        return True
 
     cdef report_unannounced(self, const char* p, uint32_t n):
         cdef bytes line = p[:n if n < 64 else 64].split(b"\n")[0]

@@ -51,16 +51,9 @@ cdef void read_header(MqttSession s, const char* p, size_t n) noexcept:
         report_text(R_ERROR, s.r, b"broken header while reading PROXY protocol")
         finish(s, 400)
         return
-    if h.has_addresses:
-        try:
-            s.who.proxy_header = h.source[:h.source_n] + h.target[:h.target_n]
-        except MemoryError:
-            finish(s, 500)
-            return
-        s.who.proxy_address = text(<const char*><bytes>s.who.proxy_header, h.source_n)
-        s.who.proxy_server_address = text(s.who.proxy_address.p + h.source_n, h.target_n)
-        s.who.proxy_port = h.source_port
-        s.who.proxy_server_port = h.target_port
+    if h.has_addresses and not keep_proxy_header(s.who, &h):
+        finish(s, 500)
+        return
     drop_first(&s.held, <size_t>used)
     behind = s.held
     s.held.p = NULL
@@ -80,6 +73,8 @@ cdef void admit(MqttSession s) noexcept:
     cdef LimitSettings limits = s.server.location.limits
     cdef AccessSettings access = s.server.location.access
     cdef int rc
+    if access is not None and access.realip is not None:
+        put_real_address(access, s.r)            # before all that asks for an address
     if limits is not None:
         rc = take_conns(limits, s.r)
         if rc == LIMITED or rc < 0:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from proxy.conf.directive import HTTP, LOCATION, SERVER, directive
+from proxy.conf.directive import (
+    HTTP,
+    IN_MQTT,
+    LOCATION,
+    MQTT_SERVER,
+    SERVER,
+    STREAM,
+    STREAM_SERVER,
+    directive,
+)
 from proxy.conf.report import ConfError
 from proxy.conf.values import Flag
 from proxy.filters._access import AccessSettings
@@ -62,9 +71,11 @@ def read_header(args: list[Token], block: Block) -> tuple[int, bytes]:
     return source, name.encode("utf-8", "surrogateescape")
 
 
-directive("set_real_ip_from", EVERY, read=read_trusted, least=1, most=1, many=True,
+directive("set_real_ip_from", EVERY | STREAM | STREAM_SERVER | IN_MQTT,
+          read=read_trusted, least=1, most=1, many=True,
           syntax="address | network | hostname | unix:",
-          doc="Proxies whose word about the client's address is believed.")
+          doc="Proxies whose word about the client's address is believed: in http that of"
+          " real_ip_header, in stream and mqtt that of the PROXY header.")
 directive("real_ip_header", EVERY, read=read_header, least=1, most=1,
           syntax="field | X-Real-IP | X-Forwarded-For | proxy_protocol",
           doc="Where a trusted proxy writes the client's address; X-Real-IP by default.")
@@ -81,6 +92,9 @@ def freeze_realip(block: Block) -> RealipSettings | None:
     s.trusted = AccessSettings()
     for kind, net, mask in rules:
         s.trusted.add_rule(True, kind, net, mask)
+    if block.where in (STREAM_SERVER, MQTT_SERVER):  # nothing else is said before TLS
+        s.source = FROM_PROXY_HEADER
+        return s
     s.source, s.field = block.get("real_ip_header") or (FROM_FIELD, b"x-real-ip")
     s.is_recursive = block.get("real_ip_recursive")
     return s

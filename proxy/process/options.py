@@ -21,6 +21,7 @@ ARGUMENTS = (
     "--with-http_auth_request_module",
     "--with-http_stub_status_module",
     "--with-stream",
+    "--with-stream_realip_module",
     "--with-stream_ssl_module",
     "--with-stream_ssl_preread_module",
     "--without-stream_set_module",

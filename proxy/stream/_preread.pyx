@@ -9,7 +9,7 @@ from proxy.base.span cimport Str
 from proxy.variables._variables cimport NO_CACHE, declare
 from proxy.variables._write cimport tell, tell_number, tell_seconds
 
-from proxy.variables._variables import names_beginning, tell_stream
+from proxy.variables._variables import names_beginning, tell_stream, tell_stream_prefix
 
 
 cdef class Preread:
@@ -81,9 +81,10 @@ for _name in (
     b"proxy_protocol_server_port", b"bytes_sent", b"status", b"connection", b"nginx_version",
     b"hostname", b"pid", b"msec", b"time_iso8601", b"time_local", b"limit_conn_status",
     b"upstream_addr", b"upstream_bytes_sent", b"upstream_bytes_received",
-    b"upstream_connect_time",
+    b"upstream_connect_time", b"realip_remote_addr", b"realip_remote_port",
 ):
     tell_stream(_name, _name)
+tell_stream_prefix(b"proxy_protocol_tlv_")
 tell_stream(b"upstream_first_byte_time", b"upstream_header_time")
 tell_stream(b"upstream_session_time", b"upstream_response_time")
 

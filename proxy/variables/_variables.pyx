@@ -55,6 +55,7 @@ numbers = {}                  # name: number in this plan
 places = {}                   # number: who asked for it first, while nobody defined it
 kept = []                     # what getters' data points to in this plan
 in_stream = {}                # name: Name, of what stream { } knows
+prefixes_in_stream = {}       # prefix: Name
 cdef bint is_stream = False   # what is compiled now stands in stream { }
 
 
@@ -125,6 +126,11 @@ def tell_stream(bytes name not None, bytes declared_as not None):
     in_stream[name] = declared[declared_as]
 
 
+def tell_stream_prefix(bytes prefix not None):
+    """… and this family of names."""
+    prefixes_in_stream[prefix] = prefixes[prefix]
+
+
 def names_beginning(bytes prefix not None):
     """All names that are declared and begin so."""
     return [name for name in declared if name.startswith(prefix)]
@@ -168,16 +174,22 @@ cdef int find_known(bytes name) except -2:
 cdef Name _declared(bytes name):
     # Names are case-insensitive in nginx; a whole name goes before a family.
     cdef Name it
-    cdef Name family
     if name[:1] == b"\0":
-        return in_stream.get(name[1:])
+        it = in_stream.get(name[1:])
+        return it if it is not None else _of_family(name[1:], prefixes_in_stream)
     if name in declared:
         it = declared[name]
         if it.how.get != NULL:
             return it
-    for prefix in prefixes:
+    return _of_family(name, prefixes)
+
+
+cdef Name _of_family(bytes name, dict families):
+    cdef Name it
+    cdef Name family
+    for prefix in families:
         if name.startswith(prefix):
-            family = prefixes[prefix]
+            family = families[prefix]
             it = Name()
             it.how = family.how
             it.rest = name[len(prefix):]

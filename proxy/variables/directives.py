@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import proxy.variables._core
-import proxy.variables._lines  # noqa: F401  (their import declares $host and the rest)
+import proxy.variables._lines
+import proxy.variables._proxy_tlvs  # noqa: F401  (their import declares $host and the rest)
 from proxy.conf.directive import GEO, HTTP, MAP, MQTT, SPLIT_CLIENTS, STREAM, directive
 from proxy.conf.values import Rest, Text, Word
 

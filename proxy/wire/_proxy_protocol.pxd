@@ -2,7 +2,8 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
-from proxy.base._client cimport Address
+from proxy.base._client cimport Address, Client
+from proxy.base.span cimport Str
 
 
 cdef enum:
@@ -18,10 +19,22 @@ cdef struct ProxyHeader:
     uint16_t target_port
     char source[46]               # text, not ended by NUL; "unix:" for a Unix socket
     char target[46]
+    uint32_t tlvs_n
+    const char* tlvs              # version 2: what follows the addresses, where it was read
 
 
 # Bytes of the header, 0: more must come, -1: this is none.
 cdef int read_proxy_header(const char* p, uint32_t n, ProxyHeader* out) noexcept
+
+# The client is who the header says; its bytes are copied. False: no memory.
+cdef bint keep_proxy_header(Client client, const ProxyHeader* h) noexcept
+
+# The TLVs of a client's header; p is NULL without any.
+cdef Str kept_tlvs(Client client) noexcept
+
+# The value of the first TLV of this type in a list, p is NULL: there is none before the list ends
+# or breaks off.
+cdef Str find_tlv(Str tlvs, uint32_t type) noexcept
 
 # Write the header of `version` (1 or 2) for a connection from source to target; bytes, at most
 # PROXY_WRITE_MAX.

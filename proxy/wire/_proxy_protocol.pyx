@@ -5,7 +5,7 @@ from libc.stdio cimport snprintf
 from libc.string cimport memchr, memcmp, memcpy, memset, strlen
 
 from proxy.base._client cimport read_address
-from proxy.base.span cimport of_bytes
+from proxy.base.span cimport Str, of_bytes, text
 
 cdef extern from "<arpa/inet.h>" nogil:
     enum:
@@ -76,7 +76,7 @@ cdef bint may_become(const char* p, uint32_t n) noexcept:
 
 cdef bint read_ip(const char** at, const char* end, int family, char* out, uint8_t* n) noexcept:
     """An address and the space behind it."""
-    cdef char text[46]
+    cdef char word[46]
     cdef uint8_t raw[16]
     cdef const char* space = <const char*>memchr(at[0], 32, <size_t>(end - at[0]))
     cdef Py_ssize_t size
@@ -85,11 +85,11 @@ cdef bint read_ip(const char** at, const char* end, int family, char* out, uint8
     size = space - at[0]
     if size == 0 or size > 45:
         return False
-    memcpy(text, at[0], <size_t>size)
-    text[size] = 0
-    if inet_pton(family, text, raw) != 1:
+    memcpy(word, at[0], <size_t>size)
+    word[size] = 0
+    if inet_pton(family, word, raw) != 1:
         return False
-    memcpy(out, text, <size_t>size)
+    memcpy(out, word, <size_t>size)
     n[0] = <uint8_t>size
     at[0] = space + 1
     return True
@@ -109,7 +109,7 @@ cdef bint read_port(const char** at, const char* end, uint16_t* out) noexcept:
 
 
 cdef int read_binary(const uint8_t* p, uint32_t n, ProxyHeader* out) noexcept:
-    """Version 2; what follows the addresses (TLVs) is passed over."""
+    """Version 2; what follows the addresses (TLVs) is looked at by who asks for one."""
     cdef uint32_t size = FIXED + (<uint32_t>p[14] << 8 | p[15])
     cdef uint32_t at = FIXED
     cdef uint32_t each
@@ -128,6 +128,7 @@ cdef int read_binary(const uint8_t* p, uint32_t n, ProxyHeader* out) noexcept:
         at += each * 2
         out.source_port = <uint16_t>(p[at] << 8 | p[at + 1])
         out.target_port = <uint16_t>(p[at + 2] << 8 | p[at + 3])
+        at += 4
         out.has_addresses = True
     elif p[13] >> 4 == 3:
         if size < FIXED + 216:
@@ -135,15 +136,60 @@ cdef int read_binary(const uint8_t* p, uint32_t n, ProxyHeader* out) noexcept:
         memcpy(out.source, b"unix:", 5)
         memcpy(out.target, b"unix:", 5)
         out.source_n = out.target_n = 5
+        at += 216
         out.has_addresses = True
+    if out.has_addresses:
+        out.tlvs = <const char*>p + at
+        out.tlvs_n = size - at
     return <int>size
 
 
 cdef void write_ip(const uint8_t* raw, uint32_t size, char* out, uint8_t* n) noexcept:
-    cdef char text[64]
-    inet_ntop(AF_INET if size == 4 else AF_INET6, raw, text, 64)
-    n[0] = <uint8_t>strlen(text)
-    memcpy(out, text, n[0])
+    cdef char word[64]
+    inet_ntop(AF_INET if size == 4 else AF_INET6, raw, word, 64)
+    n[0] = <uint8_t>strlen(word)
+    memcpy(out, word, n[0])
+
+
+cdef bint keep_proxy_header(Client client, const ProxyHeader* h) noexcept:
+    """In one piece: source, target, TLVs; two Strs point to the first two."""
+    try:
+        client.proxy_header = (h.source[:h.source_n] + h.target[:h.target_n]
+                               + (h.tlvs[:h.tlvs_n] if h.tlvs_n else b""))
+    except MemoryError:
+        return False
+    client.proxy_address = text(<const char*><bytes>client.proxy_header, h.source_n)
+    client.proxy_server_address = text(client.proxy_address.p + h.source_n, h.target_n)
+    client.proxy_port = h.source_port
+    client.proxy_server_port = h.target_port
+    return True
+
+
+cdef Str kept_tlvs(Client client) noexcept:
+    cdef Str all_of_it = text(NULL, 0)
+    cdef uint32_t n = client.proxy_address.n + client.proxy_server_address.n
+    if client.proxy_header is not None:
+        all_of_it = of_bytes(<bytes>client.proxy_header)
+        all_of_it.p += n
+        all_of_it.n -= n
+    return all_of_it
+
+
+cdef Str find_tlv(Str tlvs, uint32_t type) noexcept:
+    """§2.2.6: a byte of type, two of length, the value."""
+    cdef const uint8_t* p = <const uint8_t*>tlvs.p
+    cdef uint32_t left = tlvs.n
+    cdef uint32_t n
+    while left >= 3:
+        n = <uint32_t>p[1] << 8 | p[2]
+        left -= 3
+        if n > left:
+            break
+        if p[0] == type:
+            return text(<const char*>p + 3, n)
+        p += 3 + n
+        left -= n
+    return text(NULL, 0)
 
 
 cdef uint32_t write_proxy_header(int version, const Address* source, const Address* target,
@@ -184,6 +230,20 @@ def write(int version, bytes source, bytes target):
     if read_address(of_bytes(source), &a) < 0 or read_address(of_bytes(target), &b) < 0:
         raise ValueError("no addresses")
     return room[:write_proxy_header(version, &a, &b, room)]
+
+
+def find(bytes tlvs, int type):
+    """The value of a TLV in a list of them, None: it has none."""
+    cdef Str found = find_tlv(of_bytes(tlvs), <uint32_t>type)
+    return found.p[:found.n] if found.p != NULL else None
+
+
+def read_tlvs(bytes data):
+    """The list of TLVs of a whole header. ValueError: it is none."""
+    cdef ProxyHeader h
+    if read_proxy_header(data, <uint32_t>len(data), &h) <= 0:
+        raise ValueError("no PROXY header")
+    return h.tlvs[:h.tlvs_n] if h.tlvs != NULL else b""
 
 
 def read(bytes data):

@@ -203,3 +203,19 @@ def test_a_real_client_by_tls_to_a_function(own, papers, transport) -> None:
     finally:
         client.disconnect()
         client.loop_stop()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_behind_a_balancer_the_client_s_address_is_judged(own, version) -> None:
+    """set_real_ip_from: whom the PROXY header of a trusted one names."""
+    from proxy.wire import _proxy_protocol
+
+    gateway = own("listen 127.0.0.1:%%PORT_1%% proxy_protocol; set_real_ip_from 127.0.0.1;"
+                  " deny 192.0.2.9;")  # fmt: skip
+    for source, is_good in ((b"192.0.2.7:1", True), (b"192.0.2.9:1", False)):
+        with Client(gateway.ports[1]) as client:
+            client.send(_proxy_protocol.write(version, source, b"198.51.100.1:1883"))
+            if is_good:
+                assert client.connect("c") == (CONNACK, b"\0\0")
+            else:
+                assert client.is_closed()

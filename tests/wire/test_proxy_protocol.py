@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from proxy.wire._proxy_protocol import read, write
+from proxy.wire._proxy_protocol import find, read, read_tlvs, write
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
@@ -57,6 +57,37 @@ def test_header_is_read_at_every_split(name: str) -> None:
         assert read(data[:at]) == (0, None)
     assert read(data) == (len(data), expected)
     assert read(data + b"GET / HTTP/1.1") == (len(data), expected)
+
+
+TLVS = b"\x01\0\x02h2" + b"\x04\0\0" + b"\xe0\0\x03abc" + b"\x01\0\x01x"
+
+
+@pytest.mark.parametrize("addresses", [(0x11, FOUR), (0x21, SIX), (0x31, bytes(216))])
+def test_what_follows_the_addresses_is_kept(addresses) -> None:
+    family, body = addresses
+    assert read_tlvs(binary(1, family, body + TLVS)) == TLVS
+    assert read_tlvs(binary(1, family, body)) == b""
+    assert read_tlvs(binary(0, family, body + TLVS)) == b""  # LOCAL: nobody is spoken for
+
+
+def test_version_1_has_no_tlvs() -> None:
+    assert read_tlvs(GOOD["v1 four"][0] + TLVS) == b""
+
+
+def test_a_tlv_is_found_by_its_type_the_first_of_several() -> None:
+    assert find(TLVS, 0x01) == b"h2"
+    assert find(TLVS, 0x04) == b""
+    assert find(TLVS, 0xE0) == b"abc"
+    assert find(TLVS, 0x02) is None
+    assert find(b"", 0x01) is None
+
+
+def test_nothing_is_read_beyond_a_list_that_breaks_off() -> None:
+    whole = b"\x05\0\x02id" + b"\x02\0\x04host"
+    for cut in range(len(whole)):
+        assert find(whole[:cut], 0x02) is None, cut
+        assert find(whole[:cut], 0x05) == (b"id" if cut >= 5 else None), cut
+    assert find(b"\x05\xff\xffid", 0x05) is None
 
 
 @pytest.mark.parametrize("name", BAD)
