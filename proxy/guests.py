@@ -11,7 +11,7 @@ from proxy.base._request import Server
 from proxy.conf.directive import MQTT_SERVER, STREAM_SERVER
 from proxy.conf.parser import read_inside
 from proxy.conf.report import located, nearest
-from proxy.engine import tls
+from proxy.engine import probe_tls, tls
 from proxy.engine._way import Way
 from proxy.filters.access import check_slow, files, freeze_access
 from proxy.filters.users import check_fast
@@ -47,14 +47,14 @@ def freeze_streams(plan: Plan, model: Block) -> None:
     """The servers of stream { }, which has variables and upstreams of its own."""
     with names_of_stream():
         for stream in model.find("stream"):
-            plan.stream_upstreams = upstreams = Upstreams(stream, plan.resolver_of, tls.make_client)
+            plan.stream_upstreams = upstreams = new_upstreams(plan, stream)
             plan.share(upstreams, stream)
             for it in (name for block in stream.find("server") for name in names_of(block)):
                 if it.pattern is not None:
                     adopt(it.pattern)  # its groups are variables
             for block in stream.find("server"):
                 server = stream_freeze.freeze_server(block, upstreams, *frozen(plan, block))
-                server.way = freeze_way(block, upstreams)
+                server.way = freeze_way(block, upstreams, server.upstream)
                 plan.servers[id(block)] = server
 
 
@@ -66,7 +66,7 @@ def freeze_mqtt(plan: Plan, model: Block) -> None:
 
     with names_of_stream():
         for mqtt in model.find("mqtt"):
-            plan.mqtt_upstreams = upstreams = Upstreams(mqtt, plan.resolver_of, tls.make_client)
+            plan.mqtt_upstreams = upstreams = new_upstreams(plan, mqtt)
             plan.share(upstreams, mqtt)
             paces = plan.limiters.paces(ZONE)
             for block in mqtt.find("server"):
@@ -74,7 +74,7 @@ def freeze_mqtt(plan: Plan, model: Block) -> None:
                     block, upstreams, *frozen(plan, block), (files.find, check_fast, check_slow)
                 )
                 name = str(block.own("listen")[0].token)
-                server.way = freeze_way(block, upstreams)
+                server.way = freeze_way(block, upstreams, server.upstream)
                 server.paces = paces
                 server.counters = plan.numbers.plain(COUNTED, {"server": name})
                 plan.servers[id(block)] = server
@@ -102,11 +102,16 @@ def check_functions(plan: Plan, mqtt: Block) -> None:
             plan.warnings.append(located(words, rule.file, rule.line))
 
 
-def freeze_way(block: Block, upstreams: Upstreams) -> Way | None:
-    """TLS towards the peers of a server that says proxy_ssl."""
+def new_upstreams(plan: Plan, outer: Block) -> Upstreams:
+    return Upstreams(outer, plan.resolver_of, tls.make_client, probe_tls.make_probe)
+
+
+def freeze_way(block: Block, upstreams: Upstreams, upstream: Any) -> Way | None:
+    """TLS towards the peers of a server that says proxy_ssl; upstream: None if variables say."""
     if not block.get("proxy_ssl"):
         return None
     found = upstreams.tls_contexts().find(block)
+    upstreams.prove_to_checks(upstream, block)
     way = Way()
     way.context = found.context
     # there is no $proxy_host here: unless it is told, it is the host that is passed to

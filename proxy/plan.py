@@ -19,7 +19,7 @@ from proxy.conf.inherit import only_grows
 from proxy.conf.report import ConfError
 from proxy.content import freeze as content_freeze
 from proxy.content.ssi import freeze_ssi
-from proxy.engine import tls
+from proxy.engine import probe_tls, tls
 from proxy.engine.listen import addresses
 from proxy.filters.access import freeze_access
 from proxy.filters.gzip import freeze_gzip, gather
@@ -113,7 +113,9 @@ class Plan:
         self.has_async = self.directory.is_open or any(it.is_async for it in self.functions)
         self.is_inside = False  # in the server that only the controller calls
         for http in model.find("http"):
-            self.upstreams = upstream_freeze.Upstreams(http, self.resolver_of, tls.make_client)
+            self.upstreams = upstream_freeze.Upstreams(
+                http, self.resolver_of, tls.make_client, probe_tls.make_probe
+            )
             self.numbers.upstreams = self.upstreams.all
             self.share(self.upstreams, http)
             for block in http.find("server"):

@@ -222,22 +222,20 @@ def share(zones: Mapping[str, Any]) -> None:
             caches[name] = SessionCache(zone)
 
 
-def _content(block: Block, name: str, what: str) -> bytes:
+def bytes_of(block: Block, name: str, what: str) -> bytes:
     """The bytes of a file that the conf names (or of `data:…`). Raises ConfError: what failed."""
     if name.startswith("data:"):
         return name[5:].encode()
     path = block.conf_path(name)
     try:
-        if path not in files:
-            with open(path, "rb") as file:
-                return file.read()
-        return files[path]
+        return files[path] if path in files else open(path, "rb").read()  # noqa: SIM115
     except OSError as error:
         reason = f"{error.errno}: {os.strerror(error.errno or 0)}"
         raise block.error(f'{what} "{path}": BIO_new_file() failed ({reason})') from None
 
 
-def _passwords(block: Block, name: str | None) -> tuple[bytes, ...]:
+def read_passwords(block: Block, name: str | None) -> tuple[bytes, ...]:
+    """Each line of a file that the conf names. Raises ConfError."""
     if not name:
         return ()
     path = block.conf_path(name)
@@ -313,7 +311,7 @@ def _make_server(block: Block, server: ServerTls) -> Context:
             _add_authorities(context, block, get("ssl_crl"))
             context.check_revoked()
         if get("ssl_dhparam"):
-            context.set_dhparam(_content(block, get("ssl_dhparam"), "cannot load DH parameters"))
+            context.set_dhparam(bytes_of(block, get("ssl_dhparam"), "cannot load DH parameters"))
         if get("ssl_ecdh_curve") != "auto":
             context.set_curves(str(get("ssl_ecdh_curve")))
         caching = get("ssl_session_cache")
@@ -348,8 +346,8 @@ def pem_of(block: Block) -> tuple[bytes, bytes, tuple[bytes, ...]] | None:
     if not certificates or not keys:
         return None
     return (
-        _content(block, certificates[0], "cannot load certificate"),
-        _content(block, keys[0], "cannot load certificate key"),
+        bytes_of(block, certificates[0], "cannot load certificate"),
+        bytes_of(block, keys[0], "cannot load certificate key"),
         tuple(block.get("ssl_password_file") or ()),
     )
 
@@ -374,7 +372,7 @@ def make_client(block: Block, is_h2: bool = False) -> Context:
                 raise block.error(
                     f'no "proxy_ssl_certificate_key" is defined for certificate "{certificate}"'
                 )
-            passwords = _passwords(block, get("proxy_ssl_password_file"))
+            passwords = read_passwords(block, get("proxy_ssl_password_file"))
             _add_certificate(context, block, certificate, key, passwords)
         if get("proxy_ssl_verify"):
             if not get("proxy_ssl_trusted_certificate"):
@@ -406,14 +404,14 @@ def _add_certificate(
         if name.startswith(("engine:", "store:")):
             raise block.error(f'"{name}" is known to nginx, not supported by Headrace')
     what = "cannot load certificate"
-    pem = _content(block, certificate, what)
+    pem = bytes_of(block, certificate, what)
     try:
         context.add_certificate(pem)
     except ValueError as error:
         raise block.error(f'{what} "{_shown(block, certificate)}": {error}') from None
     what = "cannot load certificate key"
     try:
-        context.add_key(_content(block, key, what), passwords)
+        context.add_key(bytes_of(block, key, what), passwords)
     except ValueError as error:
         raise block.error(f'{what} "{_shown(block, key)}": {error}') from None
     return pem
@@ -424,7 +422,7 @@ def _shown(block: Block, name: str) -> str:
 
 
 def _add_authorities(context: Context, block: Block, name: str, are_named: bool = False) -> bytes:
-    pem = _content(block, name, "cannot load certificates")
+    pem = bytes_of(block, name, "cannot load certificates")
     try:
         context.add_authorities(pem, are_named)
     except ValueError as error:
@@ -434,7 +432,7 @@ def _add_authorities(context: Context, block: Block, name: str, are_named: bool 
 
 
 def ticket_key_of(block: Block, name: str) -> bytes:
-    data = _content(block, name, "cannot load session ticket key")
+    data = bytes_of(block, name, "cannot load session ticket key")
     if len(data) not in (48, 80):
         raise block.error(f'"{block.conf_path(name)}" must be 48 or 80 bytes')
     return data

@@ -259,7 +259,8 @@ directive(
     "[grpc_status=CODE] [interval=TIME] [jitter=TIME] [timeout=TIME] [fails=N] [passes=N] "
     "[port=N] [host=NAME] [tls] [mandatory]",
     doc="Asks each server now and then, and leaves out who does not answer well; needs a zone. "
-    "mandatory: who was never asked is left out, too.",
+    "mandatory: who was never asked is left out, too. tls: the server must prove what it must to"
+    " requests that go there by TLS (proxy_ssl_verify, …).",
 )
 directive(
     "hash", GROUP, read=read_hash, most=2, inherit=False, syntax="key [consistent]",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import proxy.upstream._variables  # noqa: F401  (declares $proxy_host and its kin)
@@ -69,9 +70,11 @@ class Upstreams:
         http: Block,
         resolver_of: Callable[[Any], Resolver | None],
         make_context: Callable[..., Any] = lambda _block: None,
+        make_probe: Callable[[Any, bool], Any] = lambda _block, _is_h2: None,
     ) -> None:
         self.resolver_of = resolver_of
         self.make_context = make_context
+        self.make_probe = make_probe
         self.named: dict[str, Upstream] = {}
         self.implicit: dict[str, Upstream] = {}
         self.settings: dict[str, UpstreamSettings] = {}
@@ -176,6 +179,7 @@ class Upstreams:
             s.tls_name = compile_text(tls.name, block)
             s.tls_verify = tls.verifies
             s.tls_sni = tls.sends_name
+            self.prove_to_checks(s.upstream, block)
         block.copy(s, PROXY_FIELDS)
         buffers = read_buffers(block)
         s.head_bytes = buffers.first
@@ -204,6 +208,19 @@ class Upstreams:
 
             self.contexts = TlsContexts(self.make_context)
         return self.contexts
+
+    def prove_to_checks(self, upstream: Upstream | None, block: Any) -> None:
+        """Who passes to it by TLS says what its checks by TLS ask to be proven; of several the
+        first that verifies. Raises ConfError."""
+        for number, (checked, check) in enumerate(self.checks):
+            if checked is upstream and check.is_tls and not (check.tls and check.tls.verifies):
+                from proxy.upstream.tls import bare_name
+
+                found = self.make_probe(block, check.kind == "grpc")
+                name = str(block.get("proxy_ssl_name"))
+                name = "" if "$" in name else bare_name(name)  # $proxy_host: its own
+                if check.tls is None or found.verifies:
+                    self.checks[number] = checked, replace(check, tls=found, tls_name=name)
 
     def template(self, block: Block, name: str) -> Any:
         text = block.get(name)

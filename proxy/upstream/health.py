@@ -36,7 +36,8 @@ ONLY_FOR = {"uri": "http", "status": "http", "grpc_service": "grpc", "grpc_statu
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
     """`health_check`: statuses are ranges of good ones, port 0 is the peer's own, host "" the
-    upstream's name."""
+    upstream's name. tls and tls_name are of who passes to the upstream by TLS: engine's ProbeTls
+    (None: nobody does), whom the certificate must name ("": who is asked for)."""
 
     kind: str = "http"
     uri: str = "/"
@@ -52,6 +53,8 @@ class HealthCheck:
     host: str = ""
     is_mandatory: bool = False
     is_tls: bool = False
+    tls: Any = None
+    tls_name: str = ""
 
 
 def read_health_check(args: list[Token], block: Block) -> HealthCheck:
@@ -104,7 +107,10 @@ class Checker:
     ) -> None:
         self.upstream, self.check, self.say = upstream, check, say
         self.name = upstream.name.decode("latin-1")
-        self.context = unverified(check.kind == "grpc") if check.is_tls else None
+        self.context: ssl.SSLContext | None = None
+        if check.is_tls:
+            is_h2 = check.kind == "grpc"
+            self.context = check.tls.context if check.tls is not None else unverified(is_h2)
         self.room = asyncio.Semaphore(AT_ONCE)
         self.runs: dict[bytes, tuple[bool, int]] = {}  # of a peer: how it went, how often
 
@@ -172,7 +178,7 @@ class Checker:
         from proxy.upstream.asking import SERVING, ask_health, ask_status, connected
 
         check, host = self.check, self.check.host or self.name
-        async with connected(address, self.context, host) as (reader, writer):
+        async with connected(address, self.context, check.tls_name or host) as (reader, writer):
             if check.kind == "http":
                 status = await ask_status(reader, writer, check.uri, host)
                 is_good = any(low <= status <= high for low, high in check.statuses)
@@ -186,7 +192,7 @@ class Checker:
 
 
 def unverified(is_h2: bool) -> ssl.SSLContext:
-    """TLS that asks who is there and believes it: requests verify for themselves."""
+    """TLS that asks who is there and believes it: no location says what is to be proven."""
     import ssl
 
     context = ssl.create_default_context()
