@@ -194,6 +194,7 @@ def test_a_bridge_keeps_a_message_until_its_dead_letter_can_be_stored(gateways, 
     broker = mosquitto()
     gateway = gateways(f"bridge 127.0.0.1:{broker.port} {{ {RULES} }}")
     wait_for(lambda: "subscribed 2 filters" in gateway.error_log, 10)
+    assert stored(gateway) == 0                            # the queue is open by now
     disk = Disk(gateway)
     disk.full()
     with Client(broker.port) as client:
