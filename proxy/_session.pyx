@@ -43,7 +43,7 @@ from proxy.upstream._balance cimport (
     PEER_FAILED, PEER_OK, Peer, Tried, Upstream, on_released, pick, start_tries,
 )
 from proxy.upstream._shared cimport PeerState, lock_peers, unlock_peers
-from proxy.variables._variables cimport Template, evaluate, put_groups
+from proxy.variables._variables cimport Template, evaluate, put_groups, put_value
 from proxy.wire._client_hello cimport HELLO_MORE, HELLO_READ, read_client_hello
 from proxy.wire._proxy_protocol cimport (
     PROXY_HEADER_MAX, PROXY_WRITE_MAX, ProxyHeader, keep_proxy_header, read_proxy_header,
@@ -361,6 +361,9 @@ cdef class Session:
         self.client.most_bytes = 0
         self.client.node.deadline_ms = 0
         self.client.pause()                      # nobody takes what comes, until somebody is there
+        if server.sets is not None and not self.put_values():
+            self.finish(500)
+            return
         if server.text is not None:
             if evaluate(server.text, self.r, &value) < 0:
                 self.finish(500)
@@ -378,6 +381,16 @@ cdef class Session:
             self.ask()
         else:
             self.finish(500)
+
+    cdef bint put_values(self) noexcept:
+        """`set`, in the order of the conf (nginx: ngx_stream_set_module.c)."""
+        cdef Str value
+        cdef tuple it
+        for it in self.server.sets:
+            if evaluate(<Template>it[1], self.r, &value) < 0 or (
+                    put_value(self.r, <uint32_t>it[0], value) < 0):
+                return False
+        return True
 
     cdef void find_target(self, bytes url) noexcept:
         try:

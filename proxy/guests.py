@@ -116,6 +116,8 @@ def freeze_way(block: Block, upstreams: Upstreams, upstream: Any) -> Way | None:
     way.context = found.context
     # there is no $proxy_host here: unless it is told, it is the host that is passed to
     way.name = compile_text(found.name, block) if block.has("proxy_ssl_name") else None
+    protocols = block.get("proxy_ssl_alpn")
+    way.alpn = [compile_text(it, block) for it in protocols] if protocols else None
     way.bare_name = bare_name
     way.sent_name = partial(sent_name, found)
     way.verifies = found.verifies

@@ -12,6 +12,7 @@ cdef class Way:
     cdef public Template name             # proxy_ssl_name; None: the host that is passed to
     cdef public object bare_name          # policy: text → what is verified
     cdef public object sent_name          # … → what SNI says, or None
+    cdef public list alpn                 # proxy_ssl_alpn, Templates; None: none is offered
     cdef public bint verifies             # proxy_ssl_verify
     cdef public bint reuses               # proxy_ssl_session_reuse
 

@@ -1,9 +1,16 @@
 # TLS of our side begins here, and is judged once its handshake is done.
 
 from proxy.base.span cimport to_bytes
-from proxy.engine._openssl cimport SSL_get_servername, TLSEXT_NAMETYPE_host_name
+from proxy.engine._openssl cimport SSL, SSL_get_servername, TLSEXT_NAMETYPE_host_name
 from proxy.engine._tls cimport Session, begin_client
-from proxy.variables._variables cimport evaluate
+from proxy.variables._variables cimport Template, evaluate
+
+cdef extern from "<openssl/ssl.h>" nogil:
+    int SSL_set_alpn_protos(SSL*, const unsigned char*, unsigned int)
+
+
+cdef enum:
+    PROTOCOL_MOST = 255           # its length is a byte
 
 
 cdef class Way:
@@ -23,7 +30,23 @@ cdef tuple begin_way(Way way, Request r, Str host, object session):
     if way.reuses:
         before = session                         # of whatever settings: begin_client looks
     tls = begin_client(way.context, sni, before)
+    if way.alpn is not None:
+        offer(way, r, tls)
     return tls, way.bare_name(name).encode("latin-1")
+
+
+cdef offer(Way way, Request r, Tls tls):
+    """ALPN as RFC 7301 §3.1 writes it; one that is empty now, or too long, is not offered."""
+    cdef Str value
+    cdef bytes offered = b""
+    for it in way.alpn:
+        if evaluate(<Template>it, r, &value) < 0:
+            raise ValueError("proxy_ssl_alpn cannot be told")
+        if 0 < value.n <= PROTOCOL_MOST:
+            offered += b"%c%b" % (value.n, to_bytes(value))
+    if offered and SSL_set_alpn_protos(tls.ssl, <const unsigned char*><const char*>offered,
+                                       <unsigned int>len(offered)) != 0:
+        raise MemoryError
 
 
 cdef const char* asked_name(Tls tls) noexcept:

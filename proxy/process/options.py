@@ -24,7 +24,6 @@ ARGUMENTS = (
     "--with-stream_realip_module",
     "--with-stream_ssl_module",
     "--with-stream_ssl_preread_module",
-    "--without-stream_set_module",
     "--without-stream_pass_module",
     "--without-http_fastcgi_module",
     "--without-http_uwsgi_module",

@@ -10,6 +10,7 @@ cdef class StreamServer:
     cdef public Template url              # proxy_pass with variables, or None
     cdef public object targets            # dynamic.DynamicTargets of such a proxy_pass
     cdef public bytes name                # the first server_name
+    cdef public list sets                 # of set: (number of the variable, Template), or None
     cdef public Template text             # return, or None
     cdef public Template bind             # proxy_bind, or None
     cdef public object way                # engine: Way, of proxy_ssl; None: plain

@@ -54,6 +54,13 @@ def read_pass(args: list[Token], block: Block) -> Target | VariableTarget:
         raise ConfError(text, f'{error} in upstream "{text}"') from None
 
 
+def read_set(args: list[Token], block: Block) -> tuple[Token, Token]:
+    """(variable with its $, value) of `set`. Raises ConfError."""
+    if len(args[0]) < 2 or args[0][0] != "$":
+        raise ConfError(args[0], f'invalid variable name "{args[0]}"')
+    return args[0], args[1]
+
+
 directive(
     "upstream", STREAM, Word(), block=STREAM_UPSTREAM, many=True, check=check_upstream,
     doc="A named group of servers that proxy_pass may send to.",
@@ -71,6 +78,8 @@ directive(
 )  # fmt: skip
 directive("return", STREAM_SERVER, Text(), inherit=False,
           doc="Sends this text to the client and closes the connection.")  # fmt: skip
+directive("set", STREAM_SERVER, read=read_set, least=2, most=2, many=True, inherit=False,
+          syntax="$variable value", doc="Gives a variable a value.")  # fmt: skip
 directive("proxy_timeout", EVERY, Duration(), default="10m",
           doc="How long both sides of a session may be silent.")  # fmt: skip
 directive("proxy_next_upstream", EVERY, Flag(), default="on",

@@ -12,6 +12,7 @@ from proxy.upstream.dynamic import DynamicTargets
 from proxy.upstream.freeze import Upstreams
 from proxy.upstream.proxy_pass import VariableTarget
 from proxy.variables._variables import compile as compile_text
+from proxy.variables._variables import define_stored
 from proxy.variables.freeze import put_size
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ def freeze_server(
     put_size(server, "download_rate", block.get("proxy_download_rate"), block)
     bind = block.get("proxy_bind")
     server.bind = compile_text(bind.text, block) if bind else None
+    sets = block.own("set")
+    if sets:
+        server.sets = [
+            (define_stored(name[1:], name), compile_text(text, block)) for name, text in sets
+        ]
     target, text = block.own("proxy_pass"), block.own("return")
     if target is not None and text is not None:
         raise block.error('"proxy_pass" and "return" exclude each other')

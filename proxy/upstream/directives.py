@@ -401,6 +401,8 @@ directive("proxy_pass_trailers", EVERY, Flag(), default="off",
 
 directive("proxy_ssl", IN_STREAM | BRIDGE, Flag(), default="off",
           doc="Speaks TLS to upstreams, or to brokers.")
+directive("proxy_ssl_alpn", IN_STREAM, Rest(Text(), least=1), default=(),
+          doc="The protocols that ALPN offers; one that is empty now is left out.")
 directive("proxy_ssl_certificate", EVERY | IN_STREAM | BRIDGE, Text(),
           doc="Our certificate towards the upstream.")
 directive("proxy_ssl_certificate_key", EVERY | IN_STREAM | BRIDGE, Text(),

@@ -76,6 +76,16 @@ def test_another_broker_is_asked_when_one_has_no_tls(mqtt, mosquitto, brokers, p
             assert client.connect(f"c{n}") == (CONNACK, b"\0\0")
 
 
+def test_a_broker_that_shares_its_port_is_asked_by_alpn(mqtt, brokers, papers) -> None:
+    """As clouds have it: MQTT and HTTPS on port 443 (proxy_ssl_alpn)."""
+    broker = brokers()
+    chosen = seal(broker, papers, ["http/1.1", "mqtt"])
+    gateway = mqtt(f"mqtt_pass 127.0.0.1:{broker.port}; proxy_ssl on; proxy_ssl_alpn mqtt;")
+    with Client(gateway.port) as client:
+        assert client.connect("c") == (CONNACK, b"\0\0")
+    assert chosen == ["mqtt"]
+
+
 def test_a_conf_of_tls_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
     from gateway import run
 
@@ -87,10 +97,13 @@ def test_a_conf_of_tls_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
     assert "no proxy_ssl_trusted_certificate for proxy_ssl_verify" in done.stderr
 
 
-def seal(broker, papers: Path) -> None:
-    """A broker by hand speaks TLS from now on."""
+def seal(broker, papers: Path, protocols: list[str] | None = None) -> list[str | None]:
+    """A broker by hand speaks TLS from now on; what ALPN chose of each connection."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(papers / "broker.test.crt", papers / "broker.test.key")
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    chosen: list[str | None] = []
     run = broker._run
 
     def run_sealed(sock) -> None:
@@ -98,9 +111,11 @@ def seal(broker, papers: Path) -> None:
             sock = context.wrap_socket(sock, server_side=True)
         except OSError:
             return
+        chosen.append(sock.selected_alpn_protocol())
         run(sock)
 
     broker._run = run_sealed
+    return chosen
 
 
 @pytest.mark.parametrize("through_http", [False, True])

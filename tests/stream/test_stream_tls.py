@@ -216,3 +216,43 @@ def test_alpn_is_agreed_on(headrace, certificates) -> None:
         pytest.raises(ssl.SSLError),
     ):
         context.wrap_socket(plain)
+
+
+@pytest.mark.parametrize(
+    ("words", "asked", "chosen"),
+    [
+        ("v1", ["v1"], "v1"),
+        ("v1 v2", ["v1"], "v2"),
+        ("$ssl_alpn_protocol", ["v1"], "v1"),
+        ("$ssl_alpn_protocol", [], None),
+        ("$ssl_alpn_protocol v2", [], "v2"),
+        ("$long$long$long v2", ["v1"], "v2"),                  # longer than a protocol can be
+        ("other", ["v1"], None),
+    ],
+)  # fmt: skip
+def test_alpn_towards_the_upstream(headrace, certificates, words, asked, chosen) -> None:
+    pem, key = certificates["one.test"]
+    context = server_context(pem, key)
+    context.set_alpn_protocols(["v2", "v1"])
+    said: list[str | None] = []
+
+    def serve(sock: ssl.SSLSocket) -> None:
+        said.append(sock.selected_alpn_protocol())
+        echo(sock)
+
+    to = Peer(serve, context)
+    gateway = headrace(
+        main=f"stream {{ map 0 $long {{ default {'x' * 100}; }} server {{"
+        f" listen 127.0.0.1:%%PORT%% ssl; ssl_alpn v1; ssl_certificate {pem};"
+        f" ssl_certificate_key {key}; proxy_pass 127.0.0.1:{to.port}; proxy_ssl on;"
+        f" proxy_ssl_alpn {words}; }} }}"
+    )
+    offered = client_context()
+    if asked:
+        offered.set_alpn_protocols(asked)
+    plain = socket.create_connection(("127.0.0.1", gateway.port), timeout=10)
+    with offered.wrap_socket(plain, server_hostname="one.test") as sock:
+        sock.sendall(b"hello")
+        assert sock.recv(10) == b"hello"
+    assert said == [chosen]
+    to.close()

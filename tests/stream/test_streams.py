@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -94,6 +95,54 @@ def test_a_large_body_arrives_whole(stream, peer, is_upload) -> None:
         else:
             got.append(hashlib.sha256(read_all(sock)).digest())
     assert got == [hashlib.sha256(data).digest()]
+
+
+@pytest.mark.parametrize("is_upload", [False, True])
+def test_bursts_are_spliced(headrace, peer, is_upload) -> None:
+    """A worker has a pipe while it does."""
+    done = threading.Event()
+
+    def pour(sock: socket.socket) -> None:
+        piece = bytes(1 << 20)
+        with contextlib.suppress(OSError):
+            while not done.is_set():
+                sock.sendall(piece)
+
+    def drain(sock: socket.socket) -> None:
+        while sock.recv(1 << 20):
+            pass
+
+    far, other = peer(drain if is_upload else pour), peer()
+    gateway = headrace(
+        main="stream { "
+        f"server {{ listen 127.0.0.1:%%PORT%%; proxy_pass 127.0.0.1:{far.port}; }} "
+        f"server {{ listen 127.0.0.1:%%PORT_1%%; proxy_pass 127.0.0.1:{other.port}; }} }}"
+    )
+    with dial(gateway, 1) as sock:                         # small pieces: it has all that it opens
+        for _ in range(50):
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+    [worker] = gateway.workers()
+
+    def pipes() -> int:
+        found = 0
+        for name in os.listdir(f"/proc/{worker}/fd"):
+            with contextlib.suppress(OSError):
+                found += os.readlink(f"/proc/{worker}/fd/{name}").startswith("pipe:")
+        return found
+
+    before = pipes()
+    with dial(gateway) as sock:
+        mover = threading.Thread(target=pour if is_upload else drain, args=(sock,))
+        mover.start()
+        try:
+            wait_for(lambda: pipes() > before)
+        finally:
+            done.set()
+            if is_upload:
+                mover.join()
+                sock.shutdown(socket.SHUT_RDWR)
+            mover.join()
 
 
 def test_both_ways_at_once(stream, peer) -> None:
@@ -361,6 +410,23 @@ def test_return_answers_with_a_text(headrace) -> None:
     assert gateway.get("/", port=gateway.ports[2]).text == "http"  # maps are apart
 
 
+def test_set_gives_variables_values_in_order(headrace, peer) -> None:
+    """Also to one that a map made; another server's stay as they were."""
+    to = peer()
+    gateway = headrace(
+        main="stream { map $server_port $of_map { default map; } "
+        "server { listen 127.0.0.1:%%PORT%%; return $a,$b,$of_map; "
+        "set $a $of_map-$b; set $b '$remote_addr:$a'; set $of_map new; set $a $b; } "
+        "server { listen 127.0.0.1:%%PORT_1%%; return $a,$b,$of_map; } "
+        f"server {{ listen 127.0.0.1:%%PORT_2%%; set $to 127.0.0.1:{to.port}; proxy_pass $to; }} }}"
+    )
+    assert read_all(dial(gateway)) == b"127.0.0.1:map-,127.0.0.1:map-,new"
+    assert read_all(dial(gateway, 1)) == b",,map"
+    with dial(gateway, 2) as sock:
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+
+
 def test_a_variable_says_where_to(headrace, peer) -> None:
     to = peer()
     gateway = headrace(
@@ -439,6 +505,8 @@ def test_worker_connections_count_both_sides(headrace, peer) -> None:
          'upstream "u" may not have port 1'),
         ("stream { server { listen 127.0.0.1; proxy_pass 127.0.0.1:1; } }", 'no port in "127.0'),
         ("stream { server { listen 1 udp; proxy_pass 127.0.0.1:1; } }", 'the "udp" parameter'),
+        ("stream { server { listen 1; set a b; } }", 'invalid variable name "a"'),
+        ("stream { server { listen 1; set $pid b; } }", 'the duplicate "pid" variable'),
         ("stream { server { listen 1; return $host; } }", 'unknown "host" variable'),
         ("stream { server { listen 1; root /; } }", '"root" directive is not allowed here'),
         ("stream { server { listen 1 ssl; return x; } }", 'no "ssl_certificate" is defined'),
