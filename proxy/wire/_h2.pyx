@@ -269,12 +269,14 @@ cdef H2Event read_frames(
                     return H2_MORE
                 event = begin_data(c, &at, size)
             else:
+                # before all else, and of whole frames too: what is said does not depend on cuts
+                if at[3] == HEADERS and not at[4] & (IS_PADDED | HAS_PRIORITY) and is_hopeless(
+                        <const uint8_t*>at + FRAME_HEAD,
+                        <const uint8_t*>at + min(<uint32_t>(end - at), FRAME_HEAD + size)):
+                    return broken(c, H2_COMPRESSION_ERROR)
                 if <size_t>(end - at) < FRAME_HEAD + size:
                     if at[3] == PUSH_PROMISE:    # wrong, whatever is in it
                         return broken(c, H2_PROTOCOL_ERROR)
-                    if at[3] == HEADERS and not at[4] & (IS_PADDED | HAS_PRIORITY) and is_hopeless(
-                            <const uint8_t*>at + FRAME_HEAD, <const uint8_t*>end):
-                        return broken(c, H2_COMPRESSION_ERROR)
                     used[0] = <uint32_t>(at - p)
                     return H2_MORE
                 event = read_frame(c, at, size, room)
