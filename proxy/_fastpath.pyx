@@ -130,6 +130,8 @@ cdef extern from "<sys/socket.h>" nogil:
     enum:
         AF_UNIX
         SO_KEEPALIVE
+        SO_RCVBUF
+        SO_SNDBUF
         SOCK_CLOEXEC
         SOCK_NONBLOCK
         SOCK_STREAM

@@ -78,6 +78,10 @@ cdef class UpstreamLink(Link):
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(int))
         if self.s.so_keepalive:
             setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(int))
+        if self.s.receive_bytes:                 # both before connect: they bound TCP's window
+            setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &self.s.receive_bytes, sizeof(int))
+        if self.s.send_bytes:
+            setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &self.s.send_bytes, sizeof(int))
         if self.s.bind is not None:
             try:
                 bind_to(fd, self.s.bind, self.asker())

@@ -130,7 +130,7 @@ cdef class H2Call(UpstreamCall):
         self.h2.queue(self)
         self.is_blocked = True
         self.moved = 0
-        self.node.deadline_ms = due(self, self.s.send_ms)
+        set_deadline(self.w.wheel, self, due(self, self.s.send_ms))  # may be the shorter one
         return BLOCKED
 
     cdef Py_ssize_t send_now(self, const char* p, size_t n) noexcept:

@@ -77,7 +77,10 @@ cdef class UpstreamH1(UpstreamCall):
             w.ask[w.ask_n + 1] = c"\n"
             w.ask_n += 2
             w.ask_of = self
-        self.node.deadline_ms = due(self, self.s.send_ms if rc == BLOCKED else self.read_ms)
+        if rc == BLOCKED:                        # may be the shorter one
+            set_deadline(w.wheel, self, due(self, self.s.send_ms))
+        else:
+            self.node.deadline_ms = due(self, self.read_ms)
         return rc
 
     cdef void ask_end(self) noexcept:

@@ -234,6 +234,13 @@ class Size(Value):
         return number
 
 
+class SocketSize(Size):
+    """Bytes as setsockopt takes them, an int; the kernel has a bound of its own, far lower."""
+
+    def read(self, token: Token, name: str) -> int:
+        return min(super().read(token, name), 2**31 - 1)
+
+
 class SizeText(Size):
     """Bytes (a second, for a rate), an int; or a text with variables that gives them, a str."""
 

@@ -62,6 +62,8 @@ cdef class ProxySettings:
     cdef public Template body             # proxy_set_body, or None
     cdef public Template bind             # proxy_bind, or None
     cdef public bint so_keepalive
+    cdef public int receive_bytes         # proxy_socket_rcvbuf, 0: the system's
+    cdef public int send_bytes            # proxy_socket_sndbuf
     cdef public uint64_t limit_rate
     cdef public Template limit_rate_text
     # answer

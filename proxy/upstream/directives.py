@@ -22,6 +22,7 @@ from proxy.conf.directive import (
     STREAM_UPSTREAM,
     UPSTREAM,
     directive,
+    ignored,
 )
 from proxy.conf.report import ConfError
 from proxy.conf.values import (
@@ -34,6 +35,7 @@ from proxy.conf.values import (
     Rest,
     Size,
     SizeText,
+    SocketSize,
     Text,
     Word,
     read_address,
@@ -321,6 +323,10 @@ directive("proxy_bind", EVERY | IN_STREAM, read=read_bind, most=2, syntax="addre
           doc="The local address that connections to the upstream come from.")
 directive("proxy_socket_keepalive", EVERY | IN_STREAM, Flag(), default="off",
           doc="Sets SO_KEEPALIVE on connections to the upstream.")
+directive("proxy_socket_rcvbuf", EVERY, SocketSize(), default="0",
+          doc="SO_RCVBUF of connections to the upstream; 0 is the system's choice.")
+directive("proxy_socket_sndbuf", EVERY, SocketSize(), default="0",
+          doc="SO_SNDBUF of connections to the upstream; 0 is the system's choice.")
 directive("resolver", EVERY | IN_STREAM | GROUP, read=read_resolver,
           syntax="address … [valid=time] [ipv4=on | off] [ipv6=on | off]",
           doc="The name servers that names in proxy_pass are looked up at.")
@@ -407,6 +413,7 @@ directive("proxy_ssl_certificate", EVERY | IN_STREAM | BRIDGE, Text(),
           doc="Our certificate towards the upstream.")
 directive("proxy_ssl_certificate_key", EVERY | IN_STREAM | BRIDGE, Text(),
           doc="The key of our certificate.")
+ignored("proxy_ssl_certificate_cache", EVERY, "certificates are read once, with the conf")
 directive("proxy_ssl_password_file", EVERY | IN_STREAM, Word(),
           doc="Passwords of the key, one a line.")
 directive("proxy_ssl_verify", EVERY | IN_STREAM | BRIDGE, Flag(), default="off",

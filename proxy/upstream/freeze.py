@@ -59,6 +59,8 @@ PROXY_FIELDS = {  # of a ProxySettings → the directive whose value it is
     "next_tries": "proxy_next_upstream_tries",
     "next_timeout_ms": "proxy_next_upstream_timeout",
     "so_keepalive": "proxy_socket_keepalive",
+    "receive_bytes": "proxy_socket_rcvbuf",
+    "send_bytes": "proxy_socket_sndbuf",
 }
 
 

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from proxy.conf.directive import HTTP, LIMIT_EXCEPT, LOCATION, LOCATION_IF, SERVER, directive
+from proxy.conf.directive import (
+    HTTP,
+    LIMIT_EXCEPT,
+    LOCATION,
+    LOCATION_IF,
+    SERVER,
+    directive,
+    ignored,
+)
 from proxy.conf.report import ConfError
 from proxy.conf.values import (
     AddressError,
@@ -17,6 +25,7 @@ from proxy.conf.values import (
     Int,
     Rest,
     Size,
+    SocketSize,
     Text,
     Word,
     read_address,
@@ -46,6 +55,8 @@ TWINS = {  # of proxy_… → of grpc_…
     "proxy_send_timeout": "grpc_send_timeout",
     "proxy_set_header": "grpc_set_header",
     "proxy_socket_keepalive": "grpc_socket_keepalive",
+    "proxy_socket_rcvbuf": "grpc_socket_rcvbuf",
+    "proxy_socket_sndbuf": "grpc_socket_sndbuf",
     "proxy_ssl_certificate": "grpc_ssl_certificate",
     "proxy_ssl_certificate_key": "grpc_ssl_certificate_key",
     "proxy_ssl_ciphers": "grpc_ssl_ciphers",
@@ -104,6 +115,10 @@ class AsProxy:
         """As Block.copy."""
         for attribute, name in fields.items():
             setattr(into, attribute, self.get(name))
+
+    def error(self, message: str) -> ConfError:
+        """As Block.error; the directives are those that the conf has."""
+        return self._block.error(message.replace("proxy_ssl_", "grpc_ssl_"))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._block, name)
@@ -166,6 +181,10 @@ directive("grpc_bind", EVERY, read=read_bind, most=2, syntax="address | off",
           doc="The local address that connections to the gRPC server come from.")
 directive("grpc_socket_keepalive", EVERY, Flag(), default="off",
           doc="Sets SO_KEEPALIVE on connections to the gRPC server.")
+directive("grpc_socket_rcvbuf", EVERY, SocketSize(), default="0",
+          doc="SO_RCVBUF of connections to the gRPC server; 0 is the system's choice.")
+directive("grpc_socket_sndbuf", EVERY, SocketSize(), default="0",
+          doc="SO_SNDBUF of connections to the gRPC server; 0 is the system's choice.")
 directive("grpc_buffer_size", EVERY, Size(), default="4k",
           doc="How large the head of an answer may be, if that is more than 64k.")
 directive("grpc_set_header", EVERY, Word(), Text(), many=True,
@@ -180,6 +199,7 @@ directive("grpc_intercept_errors", EVERY, Flag(), default="off",
           doc="Lets error_page see answers of 300 and above.")
 directive("grpc_ssl_certificate", EVERY, Text(), doc="Our certificate towards the gRPC server.")
 directive("grpc_ssl_certificate_key", EVERY, Text(), doc="The key of our certificate.")
+ignored("grpc_ssl_certificate_cache", EVERY, "certificates are read once, with the conf")
 directive("grpc_ssl_password_file", EVERY, Word(), doc="Passwords of the key, one a line.")
 directive("grpc_ssl_verify", EVERY, Flag(), default="off",
           doc="Verifies the gRPC server's certificate and name.")

@@ -2,69 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import struct
-import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 from gateway import Gateway
 from h2client import H2Client
+from h2upstream import GOAWAY, HEADERS, PING, RST, H2Upstream, frame
 from services import Calls, Server
 
 from proxy.wire.h2_door import write_field, write_status
 
-PREFACE_BYTES = 24
-HEADERS, RST, SETTINGS, PING, GOAWAY = 1, 3, 4, 6, 7
-
-
-def frame(kind: int, flags: int = 0, number: int = 0, payload: bytes = b"") -> bytes:
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + struct.pack(
-        ">I", number) + payload  # fmt: skip
-
-
-class Upstream:
-    """Answers each HEADERS frame with the bytes that `answer(stream)` gives; `asked` counts."""
-
-    def __init__(self, answer: Callable[[int], bytes], first: bytes = b"") -> None:
-        self.answer, self.first, self.asked = answer, first, 0
-        self.sock = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self.sock.getsockname()[1]}"
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self.sock.accept()
-                threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
-
-    def serve(self, connection: socket.socket) -> None:
-        data = b""
-        is_begun = False
-        with contextlib.suppress(OSError), connection:
-            connection.sendall(frame(SETTINGS) + self.first)
-            while piece := connection.recv(65536):
-                data += piece
-                if not is_begun and len(data) >= PREFACE_BYTES:
-                    is_begun, data = True, data[PREFACE_BYTES:]
-                while is_begun and len(data) >= 9 and len(data) >= 9 + int.from_bytes(
-                        data[:3], "big"):  # fmt: skip
-                    kind, number = data[3], struct.unpack(">I", data[5:9])[0]
-                    data = data[9 + int.from_bytes(data[:3], "big") :]
-                    if kind == HEADERS:
-                        self.asked += 1
-                        connection.sendall(self.answer(number))
-
 
 @pytest.fixture
-def pair(headrace) -> Iterator[Callable[..., tuple[Gateway, Upstream]]]:
+def pair(headrace) -> Iterator[Callable[..., tuple[Gateway, H2Upstream]]]:
     """A gateway with a bad upstream below /bad/ and a good one elsewhere."""
-    made: list[Upstream] = []
+    made: list[H2Upstream] = []
     with Server() as good:
 
-        def make(answer: Callable[[int], bytes], first: bytes = b"") -> tuple[Gateway, Upstream]:
-            made.append(Upstream(answer, first))
+        def make(answer: Callable[[int], bytes], first: bytes = b"") -> tuple[Gateway, H2Upstream]:
+            made.append(H2Upstream(answer, first))
             return headrace(f"""server {{ listen %%PORT%%; http2 on;
                 location / {{ grpc_pass {good.address}; }}
                 location /bad/ {{ grpc_pass {made[-1].address}; grpc_read_timeout 5s; }} }}"""
@@ -72,7 +29,7 @@ def pair(headrace) -> Iterator[Callable[..., tuple[Gateway, Upstream]]]:
 
         yield make
     for it in made:
-        it.sock.close()
+        it.close()
 
 
 CASES: dict[str, tuple[Callable[[int], bytes], bytes]] = {

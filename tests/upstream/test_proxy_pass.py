@@ -116,6 +116,8 @@ DEFAULTS = {
     "proxy_next_upstream_timeout": 0,
     "proxy_bind": None,
     "proxy_socket_keepalive": False,
+    "proxy_socket_rcvbuf": 0,
+    "proxy_socket_sndbuf": 0,
     "resolver": None,
     "resolver_timeout": 30_000,
     "proxy_buffering": True,
