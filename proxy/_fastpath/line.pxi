@@ -48,6 +48,7 @@ cdef class Line:
     cdef int join(self, Request r) except -1:
         """PARK, or QUEUE_FULL."""
         cdef Place t
+        cdef uint64_t given_up_ms
         if self.first == <PyObject*>r:           # it was its turn, and somebody was quicker
             t = <Place>self.places[0]
         else:
@@ -56,6 +57,9 @@ cdef class Line:
             t.r = r
             t.n_bytes = r.head.size
             t.until_ms = clock.now_ms + self.wait_ms
+            given_up_ms = grpc_deadline(r) if (<ProxySettings>r.location.proxy).is_grpc else 0
+            if given_up_ms and given_up_ms < t.until_ms:
+                t.until_ms = given_up_ms
             if len(self.places) >= self.most or self.bytes + t.n_bytes > self.most_bytes:
                 self.forget_gone()
             if len(self.places) >= self.most or self.bytes + t.n_bytes > self.most_bytes:

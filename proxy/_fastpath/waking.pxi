@@ -30,6 +30,8 @@ cdef int wait_for_replica(Worker w, Request r) noexcept:
         n_bytes += c.held_n
         if not c.is_feeding and c.held_n == 0 and c.is_ended:
             return CLIENT_GONE
+    if (<Version>r.version).is_h2:
+        (<Asked*>r.asked).given_up_ms = grpc_deadline(r)
     return park(w.waiting, r, <Version>r.version, <Asked*>r.asked, fd, n_bytes)
 
 

@@ -415,7 +415,8 @@ cdef class Worker(Conductor):
             count_refusal(self, r)
             if (<ProxySettings>r.location.proxy).tells_timing:
                 add_timing(r)
-            self.answer(r)
+            if not answer_grpc(self, r, status):
+                self.answer(r)
             return
         if answer_grpc(self, r, status):
             return

@@ -36,6 +36,7 @@ cdef enum Taken:              # what a connection to a replica holds of it
 cdef struct Asked:            # Request.asked, in its arena
     uint64_t parked_ms        # since when it waits
     uint64_t first_ms         # when it began to wait for the first time, 0: never
+    uint64_t given_up_ms      # when its client gives it up (grpc-timeout), 0: never
     uint64_t asked_ms         # when it went to a replica
     uint64_t start_ms         # of its waiting, until somebody was ready
     uint64_t queue_ms         # how long it waited in all

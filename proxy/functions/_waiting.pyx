@@ -177,7 +177,7 @@ cdef int park(Waiting w, Request r, Version v, Asked* a, int fd, uint32_t n_byte
             a.is_cold = True
             v.cell.cold_starts += 1
     v.rejoin()
-    if now_ms - a.first_ms >= v.queue_ms and v.queue_size:
+    if now_ms >= patience(v, a) and v.queue_size:
         return refuse(v, a, R_QUEUE_WAIT, QUEUE_TIMEOUT)
     if w is None or v.entry == 0 or w.n_free == 0:
         return refuse(v, a, R_QUEUE_TICKETS, QUEUE_FULL)
@@ -206,7 +206,7 @@ cdef int park(Waiting w, Request r, Version v, Asked* a, int fd, uint32_t n_byte
     a.parked_ms = now_ms
     a.is_new_round = True
     w.put(k, r, fd)
-    w.plan_look(a.first_ms + v.queue_ms)
+    w.plan_look(patience(v, a))
     if is_nobody_ready and not v.is_woken:
         v.is_woken = True
         try:
@@ -215,6 +215,12 @@ cdef int park(Waiting w, Request r, Version v, Asked* a, int fd, uint32_t n_byte
             v.is_woken = False
             tell_error(R_ALERT, r, "waking a function", error)
     return PARK
+
+
+cdef inline uint64_t patience(Version v, Asked* a) noexcept:
+    """Until when it may wait."""
+    cdef uint64_t at = a.first_ms + v.queue_ms
+    return a.given_up_ms if a.given_up_ms and a.given_up_ms < at else at
 
 
 cdef inline int refuse(Version v, Asked* a, Refusal why, int fault) noexcept:
@@ -371,12 +377,12 @@ cdef class Waiting:
                     grant(v)
                     unlock_entry(v.counts, v.entry)
             if (ticket.state == TICKET_GRANTED or v.is_gone
-                    or clock.now_ms >= a.first_ms + v.queue_ms
+                    or clock.now_ms >= patience(v, a)
                     or not v.has_slots and v.upstream.primary.n and not is_refusing(v)):
                 self.due[n] = k
                 n += 1
             else:
-                self.next_ms = min(self.next_ms, a.first_ms + v.queue_ms)
+                self.next_ms = min(self.next_ms, patience(v, a))
             k = self.next[k]
         self.end(n, GO, R_NOTHING)
         if self.n:
@@ -414,7 +420,7 @@ cdef class Waiting:
                 r.version = None                 # another version, or nobody
                 r.tried = NULL
                 r.conductor.resume(r, GO)
-            elif clock.now_ms >= a.first_ms + v.queue_ms:
+            elif clock.now_ms >= patience(v, a):
                 self.unpark(r)
                 r.conductor.resume(r, refuse(v, a, R_QUEUE_WAIT, QUEUE_TIMEOUT))
             elif not v.has_slots and v.upstream.primary.n:

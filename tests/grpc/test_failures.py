@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 from gateway import wait_for
+from h2client import H2Client
 from services import Calls, Methods, OwnProcess, Server, code_of, keys_of
 
 PASS = "server { listen %%PORT%%; http2 on; location / { grpc_pass grpc://ADDRESS; MORE } }"
@@ -39,14 +40,27 @@ def test_the_deadline_reaches_the_server_and_is_kept(headrace, server: Server) -
 def test_the_gateway_ends_a_call_whose_deadline_is_over(headrace) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:    # takes connections, says nothing
         gateway = headrace(conf(f"127.0.0.1:{silent.getsockname()[1]}"))
-        from h2client import H2Client
-
         with H2Client(gateway.port) as client:
             found = client.get("/test.Test/Echo", method="POST", body=bytes(5), fields=[
                 ("content-type", "application/grpc"), ("te", "trailers"), ("grpc-timeout", "200m"),
             ])  # fmt: skip
     assert found.status == 200
     assert found.get("grpc-status") == "4"
+
+
+def test_a_deadline_holds_in_the_line_of_an_upstream(headrace, server: Server) -> None:
+    gateway = headrace(f"""
+        upstream u {{ server {server.address} max_conns=1; queue size=10 wait=1h; }}
+        server {{ listen %%PORT%%; http2 on; location / {{ grpc_pass u; }} }}""")
+    with Calls(gateway.port) as calls, H2Client(gateway.port) as client:
+        running = calls.slow.future(b"30", timeout=60)
+        wait_for(lambda: server.methods.seen)
+        found = client.get("/test.Test/Echo", method="POST", body=bytes(5), fields=[
+            ("content-type", "application/grpc"), ("te", "trailers"), ("grpc-timeout", "200m"),
+        ])  # fmt: skip
+        running.cancel()
+    assert (found.status, found.get("grpc-status")) == (200, "4")
+    assert len(server.methods.seen) == 1
 
 
 def test_a_cancel_reaches_the_server(headrace, server: Server) -> None:
@@ -102,8 +116,6 @@ def test_an_error_page_still_answers(headrace) -> None:
 
 
 def test_other_clients_get_http(headrace) -> None:
-    from h2client import H2Client
-
     with H2Client(headrace(conf("127.0.0.1:1")).port) as client:
         assert client.get("/a/b").status == 502
         typed = [("content-type", "application/grpc")]

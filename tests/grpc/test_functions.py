@@ -7,7 +7,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from gateway import Gateway
+from gateway import Gateway, wait_for
+from h2client import H2Client
 from services import Calls, code_of
 
 SERVICES = Path(__file__).with_name("services.py")
@@ -46,9 +47,34 @@ def test_what_cannot_start_is_unavailable(headrace) -> None:
     assert code_of(caught.value) == "UNAVAILABLE"
 
 
-def test_a_deadline_holds_while_it_wakes(headrace) -> None:
+def test_a_stream_wakes_it_and_loses_nothing(gateway: Gateway) -> None:
+    with Calls(gateway.port) as calls:
+        messages = [b"%d" % n * 1000 for n in range(20)]
+        found = list(calls.chat(iter([*messages, b"bye"]), timeout=60))
+    assert found == [b"you said " + it for it in [*messages, b"bye"]]
+
+
+def test_the_gateway_ends_a_call_whose_deadline_is_shorter_than_the_cold_start(headrace) -> None:
+    """A client that does not look at its own clock is told; nobody waits for the replica."""
     text = CONF.replace(str(SERVICES), "-c").replace("$PORT", "'import time; time.sleep(60)'")
-    gateway = headrace(text)
-    with Calls(gateway.port) as calls, pytest.raises(grpc.RpcError) as caught:
-        calls.name(b"", timeout=1)
-    assert code_of(caught.value) == "DEADLINE_EXCEEDED"
+    gateway = headrace("log_format it '$status $request_time'; access_log logs/a.log it;" + text)
+    with H2Client(gateway.port, timeout_s=20) as client:
+        found = client.get("/test.Test/Name", method="POST", body=bytes(5), fields=[
+            ("content-type", "application/grpc"), ("te", "trailers"), ("grpc-timeout", "400m"),
+        ])  # fmt: skip
+    assert (found.status, found.get("grpc-status")) == (200, "4")
+    wait_for(lambda: gateway.log("a.log"))
+    status, took_s = gateway.log("a.log")[0].split()
+    assert status == "504"
+    assert float(took_s) >= 0.4
+
+
+# a word that is none is no deadline: it fails to start as for anybody else
+@pytest.mark.parametrize(("given", "status"), [("1n", "4"), ("0m", "4"), ("1x", "14"), ("m", "14")])
+def test_a_deadline_that_is_over_is_told_so(headrace, given: str, status: str) -> None:
+    text = CONF.replace(str(SERVICES), "/nowhere.py").replace("timeout 20s", "start_timeout 2s")
+    with H2Client(headrace(text).port, timeout_s=20) as client:
+        found = client.get("/test.Test/Name", method="POST", body=bytes(5), fields=[
+            ("content-type", "application/grpc"), ("te", "trailers"), ("grpc-timeout", given),
+        ])  # fmt: skip
+    assert (found.status, found.get("grpc-status")) == (200, status)
