@@ -409,10 +409,12 @@ cdef class ClientH2:
             self.conn.part()
 
     cdef void warn(self) noexcept:
-        """A leaving worker: nothing new, but what is on its way is still taken (RFC 9113 §6.8)."""
+        """A leaving worker: nothing new, but what is on its way is still taken (RFC 9113 §6.8).
+        Not of a client that asks nothing, or takes nothing: what crosses it is refused, so that
+        it is asked again elsewhere, and holds nobody who leaves by an answer that cannot go."""
         if self.is_over or self.is_parting or self.is_warned:
             return
-        if self.n_live == 0:                     # what crosses it is refused, and asked again
+        if self.n_live == 0 or self.c.send_window <= 0:
             self.part()
             return
         self.is_warned = True

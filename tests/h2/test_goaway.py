@@ -52,6 +52,30 @@ def test_a_reload_says_goaway_and_finishes(headrace, upstreams) -> None:
     assert gateway.get("/here").status == 200
 
 
+def test_who_takes_nothing_is_told_the_last_one_at_once(headrace) -> None:
+    """And is refused, safely for both, what crosses that; what it began still comes whole."""
+    body = "x" * 80000
+    gateway = headrace("server { listen %%PORT%%; http2 on; root %%DIR%%; }")
+    (gateway.prefix / "long").write_text(body)
+    with H2Client(gateway.port, takes=False) as client:
+        number = client.ask("/long")
+        while len(client.responses[number].body) < 65535:    # both windows are shut now
+            assert client.step()
+        gateway.signal(signal.SIGHUP)
+        while client.parted is None:
+            assert client.step()
+        assert (client.parted.last_stream_id, client.parted.error_code) == (number, 0)
+        late = client.read(client.ask("/long"))
+        assert (late.status, late.code) == (0, 7)            # REFUSED_STREAM: ask again
+        client.h2.increment_flow_control_window(80000)
+        client.h2.increment_flow_control_window(80000, number)
+        client.flush()
+        assert client.read(number).text == body
+        parted = client.wait_closed()
+        assert parted is not None
+        assert parted.last_stream_id == number
+
+
 def test_quit_waits_for_streams(headrace, upstreams) -> None:
     upstream = upstreams(slow)
     gateway = headrace(
