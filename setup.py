@@ -15,6 +15,7 @@ LIBRARIES = {
     "_pcre": ["pcre2-8"],
     "_crypt": ["crypt", "crypto"],
     "_handshake": ["crypto"],
+    "_certificates": TLS,
     "_tls": TLS,
     "_tls_context": TLS,
     "_way": TLS,

@@ -6,6 +6,7 @@
 # while the source is not read. One deadline serves a session in each of its states; it hangs on the
 # client's Link. Sections are those of MQTT 5; 3.1.1 says the same unless it is named.
 
+from cpython.object cimport PyObject
 from cython cimport final
 from libc.errno cimport EAGAIN, ECONNRESET, EINPROGRESS, EINTR, EPIPE, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

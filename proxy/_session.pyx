@@ -146,6 +146,8 @@ cdef class Session:
         self.who.open(client.fd, address)
         self.who.is_tls = client.tls is not None
         self.who.tls = client.tls
+        if client.tls is not None:
+            client.tls.who = <PyObject*>self.who
         r = house.free_requests.pop() if house.free_requests else Request.__new__(Request)
         r.begin(None, None)
         r.client = self.who

@@ -55,6 +55,7 @@ def freeze_streams(plan: Plan, model: Block) -> None:
             for block in stream.find("server"):
                 server = stream_freeze.freeze_server(block, upstreams, *frozen(plan, block))
                 server.way = freeze_way(block, upstreams, server.upstream)
+                tls.place(server.tls, Server(server.name), server.location)
                 plan.servers[id(block)] = server
 
 
@@ -75,6 +76,7 @@ def freeze_mqtt(plan: Plan, model: Block) -> None:
                 )
                 name = str(block.own("listen")[0].token)
                 server.way = freeze_way(block, upstreams, server.upstream)
+                tls.place(server.tls, Server(name.encode()), server.location)
                 server.paces = paces
                 server.counters = plan.numbers.plain(COUNTED, {"server": name})
                 plan.servers[id(block)] = server

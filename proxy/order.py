@@ -9,6 +9,7 @@ DECLARING = (
     "proxy.engine.listen",
     "proxy.engine.directives",
     "proxy.engine.tls",
+    "proxy.engine.certificates",
     "proxy.quic.directives",
     "proxy.variables.directives",
     "proxy.routing.directives",

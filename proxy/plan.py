@@ -222,6 +222,7 @@ class Plan:
         server.tls.is_h3 = block.get("http3")
         server.locations = build_tree(block, lambda inner: self.freeze_location(inner, server))
         server.settings = server.locations.settings
+        tls.place(server.tls, server, server.settings)
         self.add_functions(block, server)
         for pattern in patterns_of(server.locations):
             adopt(pattern)

@@ -51,6 +51,7 @@ cdef class UpstreamLink(Link):
     cdef uint8_t is_tls
     cdef uint8_t is_shared        # HTTP/2: streams of many requests are on it
     cdef bytes tls_name           # whom its certificate must name
+    cdef KeyPair pair             # what variables say that we are, None: what the conf says
     cdef uint8_t is_counted       # among the worker's connections
     cdef uint8_t is_reused        # it answered a request before this one
     cdef uint32_t requests
@@ -142,6 +143,8 @@ cdef class UpstreamLink(Link):
         if s.tls.reuses:
             session = self.peer.tls_session
         self.tls = begin_client(s.tls.context, sni.encode("latin-1") if sni else None, session)
+        if self.pair is not None:
+            put_pair(self.tls.ssl, self.pair)
 
     cdef report_tls(self, bytes what):
         cdef bytes words = what + b" while SSL handshaking to upstream"

@@ -58,6 +58,8 @@ cdef class ClientH1(Link):
         self.client.accepted_ms = clock.now_ms
         self.client.open(self.fd, address)
         self.client.tls = self.tls
+        if self.tls is not None:
+            self.tls.who = <PyObject*>self.client
         self.is_unannounced = self.listener.is_proxied
         w.add_client(self)
         set_deadline(w.wheel, self, clock.now_ms + self.listener.default_server.head_timeout_ms)

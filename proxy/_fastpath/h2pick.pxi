@@ -1,15 +1,15 @@
 # Which connection of HTTP/2 carries a request: one in use that has room, an idle one, or a new one.
 
 cdef int call_h2(
-    Worker w, Request r, Upstream u, Peer p, ProxySettings s, bint is_tls
+    Worker w, Request r, Upstream u, Peer p, ProxySettings s, bint is_tls, KeyPair pair
 ) noexcept:
     """A stream for r at p, on a connection that has room, or on one that is dialed. GO, PARK while
     it is, or a verdict."""
-    cdef UpstreamH2 h = find_busy(u, p, s, is_tls)
+    cdef UpstreamH2 h = find_busy(u, p, s, is_tls, pair)
     cdef H2Call call
     cdef int rc
     if h is None:
-        h = <UpstreamH2>take_idle(w, u, p, s, is_tls, True)
+        h = <UpstreamH2>take_idle(w, u, p, s, is_tls, True, pair)
         if h is not None:
             h.node.deadline_ms = 0
             h.show()
@@ -43,6 +43,7 @@ cdef int call_h2(
     h.s = s
     h.is_tls = is_tls
     h.is_shared = True
+    h.pair = pair
     h.waiters = [call]
     call.join(h, r)
     r.call = call
@@ -63,13 +64,14 @@ cdef int call_h2(
     return PARK
 
 
-cdef UpstreamH2 find_busy(Upstream u, Peer p, ProxySettings s, bint is_tls):
+cdef UpstreamH2 find_busy(Upstream u, Peer p, ProxySettings s, bint is_tls, KeyPair pair):
     """A connection in use that one more may join."""
     cdef UpstreamH2 h
     cdef PyObject* at = <PyObject*>p.busy
     while at != NULL:
         h = <UpstreamH2>at
-        if h.has_room() and h.is_tls == is_tls and (h.s is s or not u.keepalive_is_local):
+        if h.has_room() and h.is_tls == is_tls and h.pair is pair and (
+                h.s is s or not u.keepalive_is_local):
             return h
         at = h.peer_next
     return None

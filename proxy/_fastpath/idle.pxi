@@ -1,13 +1,13 @@
 # Connections to upstreams that wait for their next request: a pool of each upstream and worker.
 
 cdef UpstreamLink take_idle(
-    Worker w, Upstream u, Peer p, ProxySettings s, bint is_tls, bint is_shared
+    Worker w, Upstream u, Peer p, ProxySettings s, bint is_tls, bint is_shared, KeyPair pair
 ):
     cdef UpstreamLink conn
     if p.idle == NULL:
         return None
     conn = <UpstreamLink><PyObject*>p.idle
-    if conn.is_tls != is_tls or conn.is_shared != is_shared or (
+    if conn.is_tls != is_tls or conn.is_shared != is_shared or conn.pair is not pair or (
             conn.s is not s and u.keepalive_is_local):
         return None
     forget_idle(w, conn)

@@ -414,6 +414,7 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     cdef UpstreamH1 conn
     cdef Str key
     cdef bint is_tls
+    cdef KeyPair pair = None
     cdef bint is_new = t == NULL
     cdef uint8_t taken
     cdef int rc
@@ -426,6 +427,14 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
         u = <Upstream>r.upstream
     if u is None:
         return INTERNAL
+    is_tls = s.is_tls if r.found is None else r.found.is_tls
+    if is_tls and s.certificates is not None:
+        try:
+            for found in (<Certificates>s.certificates).find(r):
+                pair = <KeyPair>found
+        except Exception as error:               # no peer is to blame
+            tell_error(R_ERROR, r, b"finding our certificate for the upstream", error)
+            return INTERNAL
     if t == NULL:
         r.upstream = u
         t = <Tried*>take(&r.arena, sizeof(Tried))
@@ -473,10 +482,9 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
         return NO_MEMORY
     r.attempts[r.n_attempts - 1].is_redirect = is_new and r.n_attempts > 1
     count_asked(w, u, p)
-    is_tls = s.is_tls if r.found is None else r.found.is_tls
     if s.version == 20 or r.asked != NULL and (<Version>r.version).is_h2:
-        return call_h2(w, r, u, p, s, is_tls)
-    conn = <UpstreamH1>take_idle(w, u, p, s, is_tls, False)
+        return call_h2(w, r, u, p, s, is_tls, pair)
+    conn = <UpstreamH1>take_idle(w, u, p, s, is_tls, False, pair)
     if conn is not None:
         conn.r = r
         r.call = conn
@@ -489,6 +497,7 @@ cdef int choose_peer(Worker w, Request r, ProxySettings s) noexcept:
     conn.peer = p
     conn.s = s
     conn.is_tls = is_tls
+    conn.pair = pair
     conn.r = r
     r.call = conn
     begin_call(conn, r)

@@ -16,6 +16,8 @@ cdef void begin(MqttSession s, MqttListener listener, MqttLink client,
     s.who.open(client.fd, address)
     s.who.is_tls = client.tls is not None
     s.who.tls = client.tls
+    if client.tls is not None:
+        client.tls.who = <PyObject*>s.who
     r = house.free_requests.pop() if house.free_requests else Request.__new__(Request)
     r.begin(None, None)
     r.client = s.who

@@ -23,6 +23,8 @@ cdef extern from "<openssl/ssl.h>":
         pass
     ctypedef struct X509:
         pass
+    struct stack_st_X509:
+        pass
     ctypedef struct X509_NAME:
         pass
     ctypedef struct X509_STORE:
@@ -109,7 +111,9 @@ cdef extern from "<openssl/ssl.h>":
     int SSL_CTX_use_certificate(SSL_CTX*, X509*)
     int SSL_CTX_use_PrivateKey(SSL_CTX*, EVP_PKEY*)
     int SSL_CTX_check_private_key(const SSL_CTX*)
-    int SSL_CTX_add0_chain_cert(SSL_CTX*, X509*)
+    void SSL_CTX_set_cert_cb(SSL_CTX*, int (*)(SSL*, void*) noexcept, void*)
+    int SSL_use_cert_and_key(SSL*, X509*, EVP_PKEY*, stack_st_X509*, int)
+    int SSL_CTX_add1_chain_cert(SSL_CTX*, X509*)
     int SSL_CTX_set0_chain(SSL_CTX*, void*)
     X509_STORE* SSL_CTX_get_cert_store(const SSL_CTX*)
     int SSL_CTX_add_client_CA(SSL_CTX*, X509*)
@@ -261,6 +265,11 @@ cdef extern from "<openssl/x509v3.h>":
         X509_V_FLAG_CRL_CHECK_ALL
         XN_FLAG_RFC2253
     void X509_free(X509*)
+    stack_st_X509* sk_X509_new_null()
+    int sk_X509_push(stack_st_X509*, X509*)
+    int sk_X509_num(const stack_st_X509*)
+    X509* sk_X509_value(const stack_st_X509*, int)
+    void sk_X509_pop_free(stack_st_X509*, void (*)(X509*) noexcept)
     int X509_digest(const X509*, const EVP_MD*, unsigned char*, unsigned int*)
     int X509_check_host(X509*, const char*, size_t, unsigned int, char**)
     struct stack_st_X509_INFO:

@@ -4,6 +4,7 @@
 # `plain`; `seal` and `finish` leave what must be sent in `sealed`. Both buffers are the
 # worker's, one each: empty `sealed` and use `plain` up before the next call for anybody.
 
+from cpython.object cimport PyObject
 from cython cimport final
 from libc.stdint cimport uint8_t
 
@@ -41,6 +42,7 @@ cdef class Tls:
     cdef Door door                    # None: we are the client
     cdef Context context
     cdef size_t record_bytes          # plain bytes of one of our records
+    cdef PyObject* who                # its Client, borrowed: one Link owns both; as a client NULL
     cdef public object server         # what SNI chose, None: nothing
     cdef ServerTls server_tls         # of the server that rules the handshake
     cdef Session session              # a new one came (as a client)

@@ -3,7 +3,14 @@
 from cython cimport final
 from libc.stdint cimport uint8_t, uint64_t
 
-from proxy.engine._openssl cimport SSL, SSL_CTX, SSL_SESSION
+from proxy.engine._openssl cimport (
+    EVP_PKEY,
+    SSL,
+    SSL_CTX,
+    SSL_SESSION,
+    X509,
+    stack_st_X509,
+)
 from proxy.engine._sessions cimport SessionCache
 
 cdef enum:
@@ -26,6 +33,7 @@ cdef class Context:
     cdef uint64_t epoch
     cdef SessionCache cache   # shared by all workers, or None
     cdef readonly bint is_server
+    cdef public object certificates   # Certificates, named by variables; None: they are fixed
 
     cdef TicketKey* find_key(self, const unsigned char* name) noexcept
 
@@ -44,3 +52,7 @@ cdef class ServerTls:
 
 cdef int ssl_index                    # ex_data of an SSL: PyObject* of its Tls, borrowed
 cdef object why()                     # what OpenSSL has to say, as text
+# A certificate in PEM, and the chain behind it, perhaps NULL; both are the caller's. ValueError.
+cdef X509* read_certificate(bytes pem, stack_st_X509** chain) except NULL
+# A key in PEM; passwords: bytes, tried in turn. was_locked: one was asked for. ValueError.
+cdef EVP_PKEY* read_key(bytes pem, passwords, bint* was_locked) except NULL

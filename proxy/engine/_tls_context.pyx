@@ -28,6 +28,7 @@ ssl_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL)
 cdef unsigned char[32] secret
 cdef unsigned char[64] scratch
 cdef uint64_t birth_s = 0     # epochs are counted from here, in all workers
+cdef bint was_asked = False   # for a password, by OpenSSL
 RAND_bytes(secret, 32)
 
 
@@ -63,6 +64,8 @@ cdef int always_go_on(int ok, X509_STORE_CTX* store) noexcept:
 
 cdef int give_password(char* out, int size, int is_writing, void* password) noexcept:
     cdef bytes word
+    global was_asked
+    was_asked = True
     if password == NULL:
         return 0
     word = <bytes>password
@@ -70,6 +73,54 @@ cdef int give_password(char* out, int size, int is_writing, void* password) noex
         return 0
     memcpy(out, <const char*>word, len(word))
     return <int>len(word)
+
+
+cdef X509* read_certificate(bytes pem, stack_st_X509** chain) except NULL:
+    cdef BIO* bio = BIO_new_mem_buf(<const char*>pem, <int>len(pem))
+    cdef X509* leaf
+    cdef X509* found
+    chain[0] = NULL
+    ERR_clear_error()
+    try:
+        leaf = PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL)
+        if leaf == NULL:
+            raise ValueError(f"PEM_read_bio_X509_AUX() failed ({why()})")
+        while True:
+            found = PEM_read_bio_X509(bio, NULL, NULL, NULL)
+            if found == NULL:
+                break
+            if chain[0] == NULL:
+                chain[0] = sk_X509_new_null()
+            if sk_X509_push(chain[0], found) == 0:
+                X509_free(found)
+                break
+        if ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE:
+            X509_free(leaf)
+            sk_X509_pop_free(chain[0], X509_free)
+            chain[0] = NULL
+            raise ValueError(f"PEM_read_bio_X509() failed ({why()})")
+        ERR_clear_error()
+    finally:
+        BIO_free(bio)
+    return leaf
+
+
+cdef EVP_PKEY* read_key(bytes pem, passwords, bint* was_locked) except NULL:
+    global was_asked
+    cdef BIO* bio
+    cdef EVP_PKEY* key = NULL
+    was_asked = False
+    for word in list(passwords) or [b""]:
+        ERR_clear_error()
+        bio = BIO_new_mem_buf(<const char*>pem, <int>len(pem))
+        key = PEM_read_bio_PrivateKey(bio, NULL, give_password, <PyObject*>word)
+        BIO_free(bio)
+        if key != NULL:
+            break
+    if key == NULL:
+        raise ValueError(f"PEM_read_bio_PrivateKey() failed ({why()})")
+    was_locked[0] = was_asked
+    return key
 
 
 cdef int seal_ticket(
@@ -246,45 +297,24 @@ cdef class Context:
 
     def add_certificate(self, bytes pem):
         """A certificate and the chain behind it. Call add_key next."""
-        cdef BIO* bio = BIO_new_mem_buf(<const char*>pem, <int>len(pem))
-        cdef X509* found
-        ERR_clear_error()
+        cdef stack_st_X509* chain = NULL
+        cdef X509* leaf = read_certificate(pem, &chain)
+        cdef int i
         try:
-            found = PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL)
-            if found == NULL:
-                raise ValueError(f"PEM_read_bio_X509_AUX() failed ({why()})")
-            if SSL_CTX_use_certificate(self.ctx, found) != 1:
-                X509_free(found)
+            if SSL_CTX_use_certificate(self.ctx, leaf) != 1:
                 raise ValueError(f"SSL_CTX_use_certificate() failed ({why()})")
-            X509_free(found)
-            while True:
-                found = PEM_read_bio_X509(bio, NULL, NULL, NULL)
-                if found == NULL:
-                    break
-                if SSL_CTX_add0_chain_cert(self.ctx, found) != 1:
-                    X509_free(found)
-                    raise ValueError(f"SSL_CTX_add0_chain_cert() failed ({why()})")
-            if ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE:
-                raise ValueError(f"PEM_read_bio_X509() failed ({why()})")
-            ERR_clear_error()
+            for i in range(sk_X509_num(chain)):
+                if SSL_CTX_add1_chain_cert(self.ctx, sk_X509_value(chain, i)) != 1:
+                    raise ValueError(f"SSL_CTX_add1_chain_cert() failed ({why()})")
         finally:
-            BIO_free(bio)
+            X509_free(leaf)
+            sk_X509_pop_free(chain, X509_free)
 
     def add_key(self, bytes pem, passwords):
         """The key of the certificate added last; passwords: bytes, tried in turn."""
-        cdef BIO* bio
-        cdef EVP_PKEY* key = NULL
-        cdef int rc
-        for word in list(passwords) or [b""]:
-            ERR_clear_error()
-            bio = BIO_new_mem_buf(<const char*>pem, <int>len(pem))
-            key = PEM_read_bio_PrivateKey(bio, NULL, give_password, <PyObject*>word)
-            BIO_free(bio)
-            if key != NULL:
-                break
-        if key == NULL:
-            raise ValueError(f"PEM_read_bio_PrivateKey() failed ({why()})")
-        rc = SSL_CTX_use_PrivateKey(self.ctx, key)
+        cdef bint was_locked = False
+        cdef EVP_PKEY* key = read_key(pem, passwords, &was_locked)
+        cdef int rc = SSL_CTX_use_PrivateKey(self.ctx, key)
         EVP_PKEY_free(key)
         if rc != 1:
             raise ValueError(f"SSL_CTX_use_PrivateKey() failed ({why()})")

@@ -1,6 +1,7 @@
 # TLS of our side begins here, and is judged once its handshake is done.
 
 from proxy.base.span cimport to_bytes
+from proxy.engine._certificates cimport Certificates, KeyPair, put_pair
 from proxy.engine._openssl cimport SSL, SSL_get_servername, TLSEXT_NAMETYPE_host_name
 from proxy.engine._tls cimport Session, begin_client
 from proxy.variables._variables cimport Template, evaluate
@@ -32,6 +33,9 @@ cdef tuple begin_way(Way way, Request r, Str host, object session):
     tls = begin_client(way.context, sni, before)
     if way.alpn is not None:
         offer(way, r, tls)
+    if way.context.certificates is not None:
+        for pair in (<Certificates>way.context.certificates).find(r):
+            put_pair((<Tls>tls).ssl, <KeyPair>pair)
     return tls, way.bare_name(name).encode("latin-1")
 
 

@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from proxy.engine.tls import bytes_of, read_passwords
+from proxy.engine.certificates import are_variable
+from proxy.engine.held import bytes_of, read_passwords
 
 if TYPE_CHECKING:
     import ssl
@@ -38,8 +39,9 @@ def make_probe(block: Any, is_h2: bool) -> ProbeTls:
     try:
         if verifies:
             verify(context, block)
-        if block.get("proxy_ssl_certificate"):
-            prove(context, block)
+        certificate = block.get("proxy_ssl_certificate")
+        if certificate and not are_variable(certificate, block.get("proxy_ssl_certificate_key")):
+            prove(context, block)  # variables are a request's, and a probe is none
     except ssl.SSLError as error:
         raise block.error(f"TLS of health_check: {error}") from None
     return ProbeTls(context, verifies)

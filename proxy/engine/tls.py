@@ -1,13 +1,11 @@
 """TLS of servers (ssl_…) and towards upstreams (proxy_ssl_…): directives, and contexts of them.
 
 `freeze_server(block)` gives what hangs on Server.tls, `make_client(block)` a context to dial
-with; both raise ConfError. `hold_files(model)` reads the files that the conf names while the
-process may: workers make their contexts after they gave up the rights of the master.
+with; both raise ConfError.
 """
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from proxy.conf.directive import (
@@ -33,10 +31,13 @@ from proxy.conf.values import (
     read_int,
     read_size,
 )
+from proxy.engine.certificates import are_variable, freeze_certificates
+from proxy.engine.held import bytes_of, lines_of, read_passwords
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from proxy.base._request import Location, Server
     from proxy.conf.inherit import Block
     from proxy.conf.lexer import Token
     from proxy.engine._tls_context import Context, ServerTls
@@ -49,15 +50,6 @@ CACHE_ZONE = "ssl_session_cache "  # and its name
 SESSION_BUILTIN = 20480  # OpenSSL's own default
 SECRET_ZONE = "tls secret"
 SECRET_BYTES = 64 * 1024
-HELD = frozenset(
-    prefix + name
-    for prefix in ("ssl_", "proxy_ssl_", "grpc_ssl_")
-    for name in (
-        "certificate", "certificate_key", "client_certificate", "crl", "dhparam",
-        "session_ticket_key", "trusted_certificate",
-    )
-) | {"proxy_ssl_password_file", "grpc_ssl_password_file"}  # fmt: skip
-files: dict[str, bytes] = {}
 caches: dict[str, Any] = {}
 
 
@@ -102,14 +94,10 @@ def read_password_file(args: list[Token], block: Block) -> tuple[bytes, ...]:
     path = block.conf_path(args[0])
     try:
         with open(path, "rb") as file:
-            return _lines(file.read())
+            return lines_of(file.read())
     except OSError as error:
         why = f"{error.errno}: {error.strerror}"
         raise ConfError(args[0], f'open() "{path}" failed ({why})') from None
-
-
-def _lines(data: bytes) -> tuple[bytes, ...]:
-    return tuple(line.rstrip(b"\r") for line in data.split(b"\n") if line)
 
 
 # fmt: off
@@ -161,24 +149,7 @@ directive("ssl_reject_handshake", BOTH, Flag(), default="off",
 # fmt: on
 
 
-# ---------------------------------------------------------------- files
-
-
-def hold_files(model: Block) -> None:
-    """Read what the conf names, before rights are given up; what cannot be read is told later."""
-    files.clear()
-    waiting = [model]
-    while waiting:
-        block = waiting.pop()
-        waiting += block.blocks
-        for it in block.statements:
-            if it.name in HELD and it.args and "$" not in it.args[0]:
-                path = block.conf_path(it.args[0])
-                try:
-                    with open(path, "rb") as file:
-                        files[path] = file.read()
-                except OSError:
-                    continue
+# ---------------------------------------------------------------- zones
 
 
 def tls_zones(model: Block) -> dict[str, tuple[int, str]]:
@@ -222,30 +193,6 @@ def share(zones: Mapping[str, Any]) -> None:
             caches[name] = SessionCache(zone)
 
 
-def bytes_of(block: Block, name: str, what: str) -> bytes:
-    """The bytes of a file that the conf names (or of `data:…`). Raises ConfError: what failed."""
-    if name.startswith("data:"):
-        return name[5:].encode()
-    path = block.conf_path(name)
-    try:
-        return files[path] if path in files else open(path, "rb").read()  # noqa: SIM115
-    except OSError as error:
-        reason = f"{error.errno}: {os.strerror(error.errno or 0)}"
-        raise block.error(f'{what} "{path}": BIO_new_file() failed ({reason})') from None
-
-
-def read_passwords(block: Block, name: str | None) -> tuple[bytes, ...]:
-    """Each line of a file that the conf names. Raises ConfError."""
-    if not name:
-        return ()
-    path = block.conf_path(name)
-    try:
-        data = files[path] if path in files else open(path, "rb").read()  # noqa: SIM115
-    except OSError as error:
-        raise block.error(f'open() "{path}" failed ({error.errno}: {error.strerror})') from None
-    return _lines(data)
-
-
 # ---------------------------------------------------------------- contexts
 
 
@@ -277,6 +224,13 @@ def freeze_server(block: Block) -> ServerTls:
     return server
 
 
+def place(found: ServerTls, server: Server, location: Location) -> None:
+    """Whose variables name its certificates, if variables do: a handshake has no request."""
+    if found.context is not None and found.context.certificates is not None:
+        found.context.certificates.server = server
+        found.context.certificates.location = location
+
+
 def _make_server(block: Block, server: ServerTls) -> Context:
     from proxy.engine._tls import prepare
     from proxy.engine._tls_context import Context
@@ -291,8 +245,14 @@ def _make_server(block: Block, server: ServerTls) -> Context:
         context.set_versions(get("ssl_protocols"))
         context.set_ciphers(str(get("ssl_ciphers")), get("ssl_prefer_server_ciphers"))
         passwords = get("ssl_password_file") or ()
-        for pair in zip(get("ssl_certificate"), get("ssl_certificate_key"), strict=False):
-            identity.update(_add_certificate(context, block, *pair, passwords))
+        pairs = list(zip(get("ssl_certificate"), get("ssl_certificate_key"), strict=False))
+        if any(are_variable(*pair) for pair in pairs):
+            cache = get("ssl_certificate_cache")
+            freeze_certificates(block, pairs, passwords, cache).wait_for(context)
+            identity.update("".join(name for name, _ in pairs).encode())  # as nginx
+        else:
+            for pair in pairs:
+                identity.update(_add_certificate(context, block, *pair, passwords))
         if server.verify not in (0, VERIFY["optional_no_ca"]) and not (
             get("ssl_client_certificate") or get("ssl_trusted_certificate")
         ):
@@ -345,6 +305,10 @@ def pem_of(block: Block) -> tuple[bytes, bytes, tuple[bytes, ...]] | None:
     certificates, keys = block.get("ssl_certificate"), block.get("ssl_certificate_key")
     if not certificates or not keys:
         return None
+    if are_variable(certificates[0], keys[0]):
+        raise block.error(
+            'variables in "ssl_certificate" are not supported on a server with "listen ... quic"'
+        )
     return (
         bytes_of(block, certificates[0], "cannot load certificate"),
         bytes_of(block, keys[0], "cannot load certificate key"),
@@ -373,7 +337,12 @@ def make_client(block: Block, is_h2: bool = False) -> Context:
                     f'no "proxy_ssl_certificate_key" is defined for certificate "{certificate}"'
                 )
             passwords = read_passwords(block, get("proxy_ssl_password_file"))
-            _add_certificate(context, block, certificate, key, passwords)
+            if are_variable(certificate, key):
+                cache = get("proxy_ssl_certificate_cache")
+                pair = [(certificate, key)]
+                context.certificates = freeze_certificates(block, pair, passwords, cache)
+            else:
+                _add_certificate(context, block, certificate, key, passwords)
         if get("proxy_ssl_verify"):
             if not get("proxy_ssl_trusted_certificate"):
                 raise block.error("no proxy_ssl_trusted_certificate for proxy_ssl_verify")
@@ -383,7 +352,8 @@ def make_client(block: Block, is_h2: bool = False) -> Context:
             if get("proxy_ssl_crl"):
                 _add_authorities(context, block, get("proxy_ssl_crl"))
                 context.check_revoked()
-        if get("proxy_ssl_session_reuse"):
+        # a session is resumed without a certificate: it would be that of whoever began it
+        if get("proxy_ssl_session_reuse") and context.certificates is None:
             context.resume_sessions()
         for name, value in get("proxy_ssl_conf_command"):
             context.command(str(name), str(value), block.conf_path(value))
@@ -396,11 +366,6 @@ def _add_certificate(
     context: Context, block: Block, certificate: str, key: str, passwords: tuple[bytes, ...]
 ) -> bytes:
     for name in (certificate, key):
-        if "$" in name:
-            raise block.error(
-                f'variables in "ssl_certificate" ("{name}") are known to nginx, '
-                "not supported by Headrace"
-            )
         if name.startswith(("engine:", "store:")):
             raise block.error(f'"{name}" is known to nginx, not supported by Headrace')
     what = "cannot load certificate"

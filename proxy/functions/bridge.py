@@ -94,6 +94,9 @@ def read_tls(block: Block) -> TlsFiles | None:
     def path(name: str) -> str:
         return block.conf_path(block.get(name)) if block.get(name) else ""
 
+    ours = (block.get("proxy_ssl_certificate"), block.get("proxy_ssl_certificate_key"))
+    if any("$" in (it or "") for it in ours):
+        raise block.error('"proxy_ssl_certificate" of a bridge knows no variables')
     name = str(block.get("proxy_ssl_name")) if block.has("proxy_ssl_name") else ""
     if "$" in name:
         raise block.error('"proxy_ssl_name" of a bridge knows no variables')

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.conf.directive import DIRECTIVES
 from proxy.conf.report import ConfError
+from proxy.engine.held import hold_files
 from proxy.engine.listen import Address, SocketOptions, addresses
-from proxy.engine.tls import hold_files
 from proxy.observe.directives import DEFAULT_PATH, log_paths
 from proxy.observe.error_log import ERROR, LEVELS, ErrorLog
 from proxy.process.directives import User, default_user

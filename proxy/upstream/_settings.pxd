@@ -25,6 +25,7 @@ cdef class ProxySettings:
     cdef public object tls                # tls.TlsSettings for the peer, or None
     cdef public object sent_name          # tls.sent_name and bare_name: policy, as callables
     cdef public object bare_name
+    cdef public object certificates       # engine: Certificates that a request names, or None
     cdef public Template tls_name
     cdef public bint tls_verify
     cdef public bint tls_sni

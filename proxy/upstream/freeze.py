@@ -175,6 +175,7 @@ class Upstreams:
         if s.is_tls or isinstance(target, VariableTarget):
             tls = self.tls_contexts().find(block, is_h2=block.get("proxy_http_version") == 20)
             s.tls = tls
+            s.certificates = getattr(tls.context, "certificates", None)
             from proxy.upstream.tls import bare_name, sent_name
 
             s.sent_name, s.bare_name = sent_name, bare_name

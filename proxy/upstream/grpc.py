@@ -58,6 +58,7 @@ TWINS = {  # of proxy_… → of grpc_…
     "proxy_socket_rcvbuf": "grpc_socket_rcvbuf",
     "proxy_socket_sndbuf": "grpc_socket_sndbuf",
     "proxy_ssl_certificate": "grpc_ssl_certificate",
+    "proxy_ssl_certificate_cache": "grpc_ssl_certificate_cache",
     "proxy_ssl_certificate_key": "grpc_ssl_certificate_key",
     "proxy_ssl_ciphers": "grpc_ssl_ciphers",
     "proxy_ssl_conf_command": "grpc_ssl_conf_command",

@@ -41,6 +41,7 @@ class TlsContexts:
             get("proxy_ssl_certificate") or "",
             get("proxy_ssl_certificate_key") or "",
             get("proxy_ssl_password_file") or "",
+            get("proxy_ssl_certificate_cache"),
             bool(get("proxy_ssl_verify")),
             get("proxy_ssl_verify_depth"),
             get("proxy_ssl_trusted_certificate") or "",

@@ -504,6 +504,17 @@ def compile(text, where=None, captures=True):
     return _compile(text, where if getattr(text, "line", 0) == 0 else text)
 
 
+def are_ours(Template t not None) -> bytes:
+    """For each segment 1 where the conf itself says it: a literal, or a variable of its own
+    making (map, set, geo); 0 for what comes of a client or a connection."""
+    names = {number: name for name, number in numbers.items()}
+    return bytes([
+        t.segments[i].kind == LITERAL
+        or t.segments[i].kind == VALUE and _declared(names[t.segments[i].number]) is None
+        for i in range(t.n_segments)
+    ])
+
+
 cdef Template _compile(text, place):
     cdef bytes raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
     cdef Template t = Template()
