@@ -22,7 +22,6 @@ from proxy.conf.directive import (
     STREAM_UPSTREAM,
     UPSTREAM,
     directive,
-    ignored,
 )
 from proxy.conf.report import ConfError
 from proxy.conf.values import (
@@ -413,7 +412,6 @@ directive("proxy_ssl_certificate", EVERY | IN_STREAM | BRIDGE, Text(),
           doc="Our certificate towards the upstream.")
 directive("proxy_ssl_certificate_key", EVERY | IN_STREAM | BRIDGE, Text(),
           doc="The key of our certificate.")
-ignored("proxy_ssl_certificate_cache", EVERY, "certificates are read once, with the conf")
 directive("proxy_ssl_password_file", EVERY | IN_STREAM, Word(),
           doc="Passwords of the key, one a line.")
 directive("proxy_ssl_verify", EVERY | IN_STREAM | BRIDGE, Flag(), default="off",

@@ -14,7 +14,6 @@ from proxy.conf.directive import (
     LOCATION_IF,
     SERVER,
     directive,
-    ignored,
 )
 from proxy.conf.report import ConfError
 from proxy.conf.values import (
@@ -200,7 +199,6 @@ directive("grpc_intercept_errors", EVERY, Flag(), default="off",
           doc="Lets error_page see answers of 300 and above.")
 directive("grpc_ssl_certificate", EVERY, Text(), doc="Our certificate towards the gRPC server.")
 directive("grpc_ssl_certificate_key", EVERY, Text(), doc="The key of our certificate.")
-ignored("grpc_ssl_certificate_cache", EVERY, "certificates are read once, with the conf")
 directive("grpc_ssl_password_file", EVERY, Word(), doc="Passwords of the key, one a line.")
 directive("grpc_ssl_verify", EVERY, Flag(), default="off",
           doc="Verifies the gRPC server's certificate and name.")

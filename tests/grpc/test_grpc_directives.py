@@ -139,14 +139,6 @@ def test_what_is_refused(tmp_path: Path, text: str, message: str) -> None:
     assert message in found.stderr
 
 
-def test_the_cache_of_certificates_means_nothing_here(tmp_path: Path) -> None:
-    path = tmp_path / "it.conf"
-    path.write_text("events { } http { grpc_ssl_certificate_cache max=5; server { } }")
-    found = run("-t", "-p", str(tmp_path), "-c", str(path))
-    assert found.returncode == 0
-    assert "grpc_ssl_certificate_cache" in found.stderr
-
-
 # -- who is asked, and what it is sent -----------------------------------------------------------
 
 
