@@ -17,8 +17,8 @@ from ports import free_port
 from rawclient import Answered, RawClient
 
 ROOT = Path(__file__).resolve().parent.parent
-START_LIMIT_S = 15.0
-STOP_LIMIT_S = 10.0
+START_LIMIT_S = 30.0
+STOP_LIMIT_S = 30.0
 
 
 def run(*args: str, cwd: Path | None = None, timeout_s: float = 30) -> subprocess.CompletedProcess:
@@ -196,7 +196,7 @@ def title(pid: int) -> str:
         return ""
 
 
-def wait_for(test, timeout_s: float = 5.0, what: str = "") -> None:
+def wait_for(test, timeout_s: float = 20.0, what: str = "") -> None:
     """Return once `test()` is true; AssertionError after timeout_s."""
     limit = time.monotonic() + timeout_s
     while not test():

@@ -24,8 +24,10 @@ HANDLER = '''
 import os, time
 
 def handle(event, context):
-    if event.path == "/py/sleep":
-        time.sleep(float(event.query["s"]))
+    if event.path == "/py/wait":
+        open("waits", "w").close()
+        while not os.path.exists("go"):
+            time.sleep(0.01)
     if event.path == "/py/print":
         print("printed", event.query["what"])
     return {"body": {"version": VERSION, "pid": os.getpid(), "path": event.path,
@@ -260,7 +262,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
-        time.sleep(1)
+        time.sleep(3)
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -272,7 +274,8 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Answer).
 '''
 ONE_EACH = """
     function slow { command %(python)s slow.py; concurrency 1; min_scale %(n)d; max_scale %(n)d; }
-    server { listen 127.0.0.1:%%%%PORT%%%%; location / { function_pass slow; } }
+    server { listen 127.0.0.1:%%%%PORT%%%%; location / { function_pass slow; }
+             location = /metrics { metrics; } }
 """
 
 
@@ -286,7 +289,8 @@ def test_all_that_leave_together_are_drained(headrace) -> None:
     clients = [gateway.client() for _ in range(4)]
     for client in clients:
         client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
-    time.sleep(0.3)  # all four are with a replica
+    at_work = 'headrace_function_in_flight{function="slow.openfaas-fn",version="v1"} 4'
+    wait_for(lambda: at_work in gateway.get("/metrics").text)
     gateway.write_conf(after, "worker_processes 2;")
     gateway.signal(signal.SIGHUP)
     assert [client.read().status for client in clients] == [200] * 4
@@ -316,12 +320,13 @@ def test_a_drained_replica_finishes_what_it_does(functions) -> None:
     gateway = functions(scale=1)
     (pid,) = ready(gateway, "py")
     with gateway.client() as client:
-        client.send(b"GET /py/sleep?s=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        time.sleep(0.2)
+        client.send(b"GET /py/wait HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        wait_for(lambda: list(gateway.prefix.glob("**/waits")))
         write_handler(gateway, 2)
         gateway.signal(signal.SIGHUP)
-        wait_for(lambda: gateway.get("/py").body.find(b'"version": 2') > 0, 10)
+        wait_for(lambda: gateway.get("/py").body.find(b'"version": 2') > 0)
         assert title(pid)
+        next(gateway.prefix.glob("**/waits")).with_name("go").touch()
         said = client.read_all()
     assert b'"version": 1' in said
     wait_for(lambda: not title(pid))

@@ -44,7 +44,7 @@ def fails(event, context):
     raise ValueError("on purpose")
 
 async def slow(event, context):
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(1)
     return "slept"
 
 def wsgi(environ, start_response):
@@ -214,7 +214,7 @@ def test_requests_at_once(running) -> None:
     for sock in socks:
         assert sock.recv(4096).endswith(b"slept")
         sock.close()
-    assert time.monotonic() - begun < 20 * 0.2
+    assert time.monotonic() - begun < 20 * 1
 
 
 def test_term_lets_the_answer_finish(running) -> None:

@@ -85,8 +85,9 @@ def test_it_sleeps_when_nobody_asks_and_wakes_when_somebody_does(scaled) -> None
     assert gateway.get("/").status == 200
     for _ in range(2):
         wait_for(lambda: is_asleep(gateway), 20)
+        births = gateway.error_log.count(" ready (")
         assert gateway.get("/").body == b"ok"
-        assert ready(gateway) == 1
+        wait_for(lambda births=births: gateway.error_log.count(" ready (") == births + 1)
 
 
 def test_a_burst_at_zero_is_answered_whole(scaled) -> None:

@@ -129,6 +129,12 @@ class Crowd:
         return sorted(status for status, _ in self.answers)
 
 
+def told_of(gateway: Gateway, what: str) -> int:
+    """What the metrics say of f: "parked", "in_flight"."""
+    name = f'headrace_function_{what}{{function="f.openfaas-fn",version="v1"}} '
+    return int(gateway.get("/metrics").text.partition(name)[2].split()[0])
+
+
 def ready(gateway: Gateway) -> None:
     wait_for(lambda: gateway.get("/").status == 200, 15)
 
@@ -171,15 +177,13 @@ def test_the_slots_of_a_killed_worker_are_given_on(waking) -> None:
     for client in clients:
         by_worker.setdefault(client.get("/").get("X-Worker"), []).append(client)
     (pid, mine), (_, others) = by_worker.items()
-    mine[0].send(b"GET /?s=5 HTTP/1.1\r\nHost: x\r\n\r\n")
-    time.sleep(0.3)
+    mine[0].send(b"GET /?s=60 HTTP/1.1\r\nHost: x\r\n\r\n")
+    wait_for(lambda: told_of(gateway, "in_flight") == 1)
     others[0].send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    time.sleep(0.3)
-    others[0].sock.settimeout(4)
-    began = time.monotonic()
+    wait_for(lambda: told_of(gateway, "parked") == 1)
+    others[0].sock.settimeout(30)                             # half of what the replica sleeps
     os.kill(int(pid), signal.SIGKILL)
     assert others[0].read("GET").status == 200
-    assert time.monotonic() - began < 4
     path = gateway.prefix / "logs" / "error.log"
     wait_for(lambda: "exited on signal 9" in gateway.error_log)
     wait_for(lambda: gateway.get("/").get("X-Worker") not in by_worker, 10)
@@ -192,11 +196,11 @@ NEVER = "function f { command sleep 1000; queue %s; timeout 60s; } server { %s" 
 
 
 def test_over_the_bound_the_limit_is_named(headrace) -> None:
-    gateway = headrace(NEVER % ("size=2 wait=10s", ""))
+    gateway = headrace(NEVER % ("size=2 wait=60s", ""))
     waiting = [gateway.client() for _ in range(2)]
     for client in waiting:
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    time.sleep(0.3)
+    wait_for(lambda: told_of(gateway, "parked") == 2)
     answer = gateway.get("/")
     assert answer.status == 503
     assert answer.get("Retry-After") == "1"
@@ -213,10 +217,10 @@ def test_over_the_bound_the_limit_is_named(headrace) -> None:
 
 
 def test_a_queue_is_bounded_in_bytes(headrace) -> None:
-    gateway = headrace(NEVER % ("bytes=1k wait=10s", ""))
+    gateway = headrace(NEVER % ("bytes=1k wait=60s", ""))
     with gateway.client() as client:
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: %b\r\n\r\n" % (b"x" * 700))
-        time.sleep(0.2)
+        wait_for(lambda: told_of(gateway, "parked") == 1)
         answer = gateway.get("/", X_Long="x" * 700)
         assert answer.status == 503
         assert json.loads(answer.body)["error"] == "queue_bytes"
@@ -248,13 +252,13 @@ def test_an_error_page_answers_for_the_limit(headrace) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"x" * 30_000], ids=["GET", "POST"])
 def test_who_leaves_makes_room(headrace, body: bytes) -> None:
-    gateway = headrace(NEVER % ("size=1 wait=20s", ""))
+    gateway = headrace(NEVER % ("size=1 wait=60s", ""))
     with gateway.client() as client:
         head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
         client.send((head if body else b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") + body)
-        time.sleep(0.3)
+        wait_for(lambda: told_of(gateway, "parked") == 1)
         assert gateway.get("/").status == 503
-    wait_for(lambda: " 499 " in "\n".join(gateway.log()), 5)
+    wait_for(lambda: " 499 " in "\n".join(gateway.log()))
     with gateway.client() as client:
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         client.sock.settimeout(0.3)
@@ -296,11 +300,9 @@ def test_streams_that_do_not_count_leave_their_slot(waking) -> None:
     gateway = waking("concurrency 1; count_streams off;")
     ready(gateway)
     with gateway.client() as client:
-        client.send(b"GET /stream?s=3 HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.send(b"GET /stream?s=60 HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"data: x" in client.sock.recv(65536) + client.sock.recv(65536)
-        began = time.monotonic()
-        assert gateway.get("/").status == 200
-        assert time.monotonic() - began < 2
+        assert gateway.get("/").status == 200                 # long before the stream is over
 
 
 def test_answers_can_say_how_long_they_waited(waking) -> None:

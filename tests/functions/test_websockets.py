@@ -134,7 +134,7 @@ def renew(gateway: Gateway, inside: str, old: str) -> float:
 
 def test_a_replica_with_a_tunnel_is_drained_not_killed(gateway_of) -> None:
     """The old replica goes on with what it has, up to the limit; then it says goodbye."""
-    inside = "drain_timeout 2s;"
+    inside = "drain_timeout 8s;"
     gateway = gateway_of(inside)
     with opened(gateway) as client:
         client.text("pid")

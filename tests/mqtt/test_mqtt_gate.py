@@ -337,14 +337,15 @@ def test_a_slow_connect_is_cut_and_a_silent_client_too(relay) -> None:
     with Client(gateway.port) as silent, Client(gateway.port) as slow:
         data = connect("slow", keepalive=1)
         slow.send(data[:3])
-        for at in range(3, 6):
-            time.sleep(0.08)
-            slow.send(data[at : at + 1])
+        with contextlib.suppress(OSError):                 # on a slow machine it is cut by then
+            for at in range(3, 6):
+                time.sleep(0.08)
+                slow.send(data[at : at + 1])
         assert slow.is_closed()
         assert silent.is_closed()
     with Client(gateway.port) as client:
-        client.connect("c", keepalive=1, version=5)
-        for _ in range(3):
+        client.connect("c", keepalive=2, version=5)
+        for _ in range(4):                                 # together longer than 1.5 keepalives
             time.sleep(0.8)
             client.send(packet(PINGREQ))
             assert client.read()[0] == PINGRESP

@@ -229,14 +229,10 @@ def test_a_second_head_that_drips_has_the_same_time(headrace, upstream):
     gateway = headrace(conf(upstream.address, "", "client_header_timeout 1s;"))
     with gateway.client() as client:
         assert client.get("/ok").text == "fine"
-        begun = time.monotonic()
-        try:
-            while time.monotonic() - begun < 5:
+        with pytest.raises(OSError):
+            for _ in range(100):                 # each would give it another second
                 client.send("G")
                 time.sleep(0.2)
-        except OSError:
-            pass
-        assert time.monotonic() - begun < 4
 
 
 def test_the_log_tells_of_the_answer_after_a_wait(headrace, upstreams):

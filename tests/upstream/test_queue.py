@@ -22,9 +22,11 @@ CONF = """
 
 
 class Slow:
-    """What the upstream answers, after a while; how many it had at once, and in which order."""
+    """What the upstream answers, "/slow" when `is_over`; how many it had at once, and in which
+    order."""
 
     def __init__(self) -> None:
+        self.is_over = threading.Event()
         self.now = self.most = 0
         self.asked: list[str] = []
         self.lock = threading.Lock()
@@ -34,7 +36,10 @@ class Slow:
             self.now += 1
             self.most = max(self.most, self.now)
             self.asked.append(request.target)
-        time.sleep(1.0 if "slow" in request.target else 0.02)
+        if "slow" in request.target:
+            assert self.is_over.wait(30)
+        else:
+            time.sleep(0.02)
         with self.lock:
             self.now -= 1
         return answer(request.target.encode())
@@ -52,13 +57,20 @@ def limited(headrace, upstreams):
     return make
 
 
-def ask_all(gateway: Gateway, targets: list[str]) -> list[Answered]:
-    """One after another is sent, before the first is answered."""
+def ask_all(
+    gateway: Gateway, slow: Slow, targets: list[str], at_once: int = 0
+) -> list[Answered]:
+    """One after another is sent, the rest once the upstream has the first, which is answered when
+    the last `at_once` have their answers."""
     clients = [gateway.client() for _ in targets]
     for client, target in zip(clients, targets, strict=True):
         client.send(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_for(lambda: slow.asked)
         time.sleep(0.02)
-    found = [client.read() for client in clients]
+    held = len(targets) - at_once
+    last = [client.read() for client in clients[held:]]
+    slow.is_over.set()
+    found = [client.read() for client in clients[:held]] + last
     for client in clients:
         client.close()
     return found
@@ -67,34 +79,37 @@ def ask_all(gateway: Gateway, targets: list[str]) -> list[Answered]:
 def test_they_are_answered_one_at_a_time_in_their_order(limited) -> None:
     gateway, slow = limited("size=100")
     targets = ["/slow", *(f"/{n}" for n in range(30))]
-    found = ask_all(gateway, targets)
+    found = ask_all(gateway, slow, targets)
     assert [(it.status, it.text) for it in found] == [(200, it) for it in targets]
     assert slow.asked == targets
     assert slow.most == 1
 
 
 def test_without_it_they_fail_at_once(limited) -> None:
-    gateway, _ = limited("size=100")
-    statuses = [it.status for it in ask_all(gateway, ["/bare/slow", "/bare/1", "/bare/2"])]
+    gateway, slow = limited("size=100")
+    targets = ["/bare/slow", "/bare/1", "/bare/2"]
+    statuses = [it.status for it in ask_all(gateway, slow, targets, at_once=2)]
     assert statuses == [200, 502, 502]
 
 
 def test_who_is_over_size_is_refused(limited) -> None:
-    gateway, _ = limited("size=2")
-    statuses = [it.status for it in ask_all(gateway, ["/slow", "/1", "/2", "/3", "/4"])]
+    gateway, slow = limited("size=2")
+    targets = ["/slow", "/1", "/2", "/3", "/4"]
+    statuses = [it.status for it in ask_all(gateway, slow, targets, at_once=2)]
     assert statuses == [200, 200, 200, 503, 503]
     assert 'queue is full in upstream "app"' in gateway.error_log
 
 
 def test_who_is_over_bytes_is_refused(limited) -> None:
-    gateway, _ = limited("bytes=1k")
+    gateway, slow = limited("bytes=1k")
     long = "/" + "x" * 600
-    assert [it.status for it in ask_all(gateway, ["/slow", long, long])] == [200, 200, 503]
+    statuses = [it.status for it in ask_all(gateway, slow, ["/slow", long, long], at_once=1)]
+    assert statuses == [200, 200, 503]
 
 
 def test_who_waits_too_long_is_told(limited) -> None:
     gateway, slow = limited("wait=200ms")
-    assert [it.status for it in ask_all(gateway, ["/slow", "/1"])] == [200, 504]
+    assert [it.status for it in ask_all(gateway, slow, ["/slow", "/1"], at_once=1)] == [200, 504]
     assert 'queue wait= is over in upstream "app"' in gateway.error_log
     assert slow.asked == ["/slow"]
 
@@ -110,6 +125,8 @@ def test_who_leaves_makes_room(limited) -> None:
         time.sleep(0.1)
         with gateway.client() as next:
             next.send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+            time.sleep(0.1)
+            slow.is_over.set()
             assert next.read().text == "/next"
         assert first.read().text == "/slow"
     assert slow.asked == ["/slow", "/next"]
@@ -129,6 +146,7 @@ def test_a_crowd_that_leaves_the_line_leaves_nothing(limited) -> None:
             client.send("GET /gone HTTP/1.1\r\nHost: a\r\n\r\n")
         for client in crowd:
             client.close()
+        slow.is_over.set()
         assert first.read().text == "/slow"
     for n in range(3):
         assert gateway.get(f"/{n}").text == f"/{n}"
@@ -139,7 +157,7 @@ def test_what_another_worker_lets_go_is_noticed(limited) -> None:
     """With a zone max_conns counts for all; nobody tells, so it is looked at."""
     gateway, slow = limited("size=100; zone app 1m", "worker_processes 2;")
     targets = ["/slow", *(f"/{n}" for n in range(20))]
-    found = ask_all(gateway, targets)
+    found = ask_all(gateway, slow, targets)
     assert [(it.status, it.text) for it in found] == [(200, it) for it in targets]
     assert slow.most == 1
 
