@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser import browsing
 from gateway import wait_for
 from websocket_echo import serving
 
@@ -23,12 +23,6 @@ socket.onmessage = async (event) => {
 socket.onclose = (event) => fetch(`/closed/${event.code}/${event.wasClean}`);
 socket.onerror = () => fetch("/failed");
 </script>"""
-FLAGS = [
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-    "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--ignore-certificate-errors", "--remote-debugging-port=0",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]  # fmt: skip
 
 
 @pytest.fixture
@@ -55,8 +49,6 @@ def echo_port(tls: ssl.SSLContext) -> Iterator[int]:
 def test_a_browser_opens_its_websocket_on_the_page_s_connection(
     headrace, tmp_path: Path, echo_port: int, more: str
 ) -> None:
-    browser = shutil.which("chromium")
-    assert browser, "the tests need Debian's chromium"
     (tmp_path / "index.html").write_text(PAGE)
     gateway = headrace(f"""
         ssl_certificate {tmp_path}/c.pem; ssl_certificate_key {tmp_path}/k.pem;
@@ -73,15 +65,8 @@ def test_a_browser_opens_its_websocket_on_the_page_s_connection(
             location /told/ {{ return 204; }}
             location /closed/ {{ return 204; }}
         }}""")
-    with open(tmp_path / "browser.log", "wb") as said:
-        process = subprocess.Popen(
-            [browser, *FLAGS, f"--user-data-dir={tmp_path}/profile",
-             f"https://127.0.0.1:{gateway.port}/"], stdout=said, stderr=said)  # fmt: skip
-        try:
-            wait_for(lambda: any("/closed/" in line for line in gateway.log()), 40)
-        finally:
-            process.terminate()
-            process.wait(20)
+    with browsing(tmp_path, f"https://127.0.0.1:{gateway.port}/", "--ignore-certificate-errors"):
+        wait_for(lambda: any("/closed/" in line for line in gateway.log()), 40)
     lines = [line.split(" ", 1) for line in gateway.log()]
     told = [line for _, line in lines]
     assert '"GET /told/40000/chat/h2 HTTP/2.0" 204' in told

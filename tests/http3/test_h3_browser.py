@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shutil
-import subprocess
 from pathlib import Path
 
+from browser import browsing
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from gateway import wait_for
@@ -22,17 +21,9 @@ PAGE = """<!doctype html><meta charset="utf-8"><title>t</title><script>
     await fetch(`/told/${big.byteLength}/${sent.status}/${way}`);
 })().catch((error) => fetch(`/failed/${error}`));
 </script>"""
-FLAGS = [
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-    "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--remote-debugging-port=0", "--enable-quic",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]  # fmt: skip
 
 
 def test_a_browser_speaks_it(quic, upstreams, certificates: Path, tmp_path: Path) -> None:
-    browser = shutil.which("chromium")
-    assert browser, "the tests need Debian's chromium"
     upstream = upstreams(answer(b"taken"))
     gateway = quic(f"""access_log logs/access.log; root {tmp_path};
                    location = /sent {{ client_max_body_size 2m;
@@ -43,17 +34,10 @@ def test_a_browser_speaks_it(quic, upstreams, certificates: Path, tmp_path: Path
     key = x509.load_pem_x509_certificate((certificates / "a.crt").read_bytes()).public_key()
     spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     known = base64.b64encode(hashlib.sha256(spki).digest()).decode()
-    with open(tmp_path / "browser.log", "wb") as said:
-        process = subprocess.Popen(
-            [browser, *FLAGS, f"--user-data-dir={tmp_path}/profile",
-             f"--origin-to-force-quic-on=127.0.0.1:{gateway.port}",
-             f"--ignore-certificate-errors-spki-list={known}",
-             f"https://127.0.0.1:{gateway.port}/"], stdout=said, stderr=said)  # fmt: skip
-        try:
-            wait_for(lambda: any("/told/" in it or "/failed/" in it for it in gateway.log()), 60)
-        finally:
-            process.terminate()
-            process.wait(20)
+    flags = ("--enable-quic", f"--origin-to-force-quic-on=127.0.0.1:{gateway.port}",
+             f"--ignore-certificate-errors-spki-list={known}")  # fmt: skip
+    with browsing(tmp_path, f"https://127.0.0.1:{gateway.port}/", *flags):
+        wait_for(lambda: any("/told/" in it or "/failed/" in it for it in gateway.log()), 60)
     told = [line.split('"')[1] for line in gateway.log()]
     assert "GET /told/1500000/200/h3 HTTP/3.0" in told
     assert "GET / HTTP/3.0" in told
