@@ -68,6 +68,8 @@ class Client:
         if answer.status >= 300:
             raise Failed(why(answer, data), answer.status)
         is_json = answer.headers.get_content_type() == "application/json"
+        if method == "GET" and not is_json:
+            raise Failed(f"{self.gateway} answers no JSON: has it a server with openfaas_api on?")
         return json.loads(data) if data and is_json else None
 
     def lines(self, path: str, **query: str) -> Iterator[dict[str, Any]]:

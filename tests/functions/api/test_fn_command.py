@@ -119,3 +119,16 @@ def test_tables_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[1].count("…") >= 1
     assert fit("abc", 3) == "abc"
     assert fit("abcd", 3) == "ab…"
+
+
+@pytest.mark.parametrize("words", [["list"], ["describe", "f"], ["deploy", "f", "--image", "a.py"]])
+def test_a_server_without_the_api_is_told_apart(upstream, words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "proxy", "fn", *words],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT),
+             "OPENFAAS_URL": f"http://127.0.0.1:{upstream.port}"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "answers no JSON: has it a server with openfaas_api on?" in done.stderr
+    assert "Traceback" not in done.stderr
