@@ -7,14 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from proxy.conf.directive import (
-    HTTP,
-    LIMIT_EXCEPT,
-    LOCATION,
-    LOCATION_IF,
-    SERVER,
-    directive,
-)
+from proxy.conf.directive import HTTP, LIMIT_EXCEPT, LOCATION, LOCATION_IF, SERVER, directive
 from proxy.conf.report import ConfError
 from proxy.conf.values import (
     AddressError,

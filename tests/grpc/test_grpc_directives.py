@@ -96,6 +96,7 @@ DEFAULTS = {
     "grpc_socket_rcvbuf": 0,
     "grpc_socket_sndbuf": 0,
     "grpc_ssl_certificate": None,
+    "grpc_ssl_certificate_cache": None,
     "grpc_ssl_certificate_key": None,
     "grpc_ssl_ciphers": "DEFAULT",
     "grpc_ssl_conf_command": [],
