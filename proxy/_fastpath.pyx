@@ -97,9 +97,9 @@ from proxy.wire._h2 cimport *
 from proxy.wire._h2frame cimport RST_STREAM
 from proxy.wire._h2past cimport is_taken_back
 from proxy.wire._h2head cimport (
-    BLOCK_MALFORMED, H_HAS_CONTROLS, HeadRoom, read_request_block, room_for, room_for_answer,
-    room_for_hints, room_for_trailers, skip_block, write_answer_block, write_hint_block,
-    write_trailer_block,
+    BLOCK_CUT, BLOCK_MALFORMED, BLOCK_NO_CONNECT, BLOCK_WRONG, H_HAS_CONTROLS, HeadRoom,
+    read_request_block, room_for, room_for_answer, room_for_hints, room_for_trailers, skip_block,
+    write_answer_block, write_hint_block, write_trailer_block,
 )
 from proxy.wire._h2out cimport *
 from proxy.wire._h1answer cimport (

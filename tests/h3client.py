@@ -7,6 +7,7 @@ Requests are asked without waiting (`ask`), answers are collected as they come (
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import time
 from dataclasses import dataclass, field
@@ -19,9 +20,11 @@ from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicPacketType, pull_quic_header
-from aioquic.tls import SessionTicket
+from aioquic.tls import SessionTicket, State
 
 LIMIT_S = 10.0
+LARGE_HELLO = 1500  # bytes beside the rest of a ClientHello: two datagrams
+GREASE = 0x0A0A  # an extension that nobody knows (RFC 8701)
 CONTROL = 3  # the server's first stream of its own, as Headrace opens them
 
 
@@ -56,6 +59,12 @@ class Transport(QuicConnection):
     """Gives no window back while `takes` is False."""
 
     takes = True
+    more_hello = 0  # bytes that the ClientHello is longer, as post-quantum keys make it
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        if self.more_hello:
+            self.tls.handshake_extensions.append((GREASE, bytes(self.more_hello)))
 
     def _write_stream_limits(self, builder: Any, space: Any, stream: Any) -> None:
         if self.takes:
@@ -97,7 +106,8 @@ class H3Client:
 
     def __init__(
         self, port: int, timeout_s: float = LIMIT_S, takes: bool = True, window: int = 1 << 20,
-        name: str = "a.test", connect: bool = True, host: str = "127.0.0.1", **options: Any,
+        name: str = "a.test", connect: bool = True, host: str = "127.0.0.1", more_hello: int = 0,
+        **options: Any,
     ) -> None:  # fmt: skip
         self.to = (host, port)
         self.timeout_s = timeout_s
@@ -112,6 +122,7 @@ class H3Client:
             configuration=self.configuration, session_ticket_handler=self.tickets.append
         )
         self.quic.takes = takes
+        self.quic.more_hello = more_hello
         self.sock = self.open_socket()
         self.http: Messages | None = None
         self.responses: dict[int, Response] = {}
@@ -276,10 +287,40 @@ class H3Client:
         """One request and its answer."""
         return self.read(self.ask(target, **more))
 
+    def get_when_ready(self, target: str = "/", **more: Any) -> Response:
+        """The same of a client that was not connected yet."""
+        self.connect()
+        return self.get(target, **more)
+
     def wait_closed(self) -> events.ConnectionTerminated | None:
         """Read until the connection ends; what it ended with."""
         self.run(lambda: self.ended is not None)
         return self.ended
 
 
-__all__ = ["H3Client", "ProtocolError", "Response"]
+class Parts(H3Client):
+    """Sends nothing by itself until the server was heard: `parts` are its first datagrams."""
+
+    def __init__(self, port: int, **more: Any) -> None:
+        self.parts: list[bytes] = []
+        self.is_heard = False
+        super().__init__(port, more_hello=LARGE_HELLO, connect=False, **more)
+        assert len(self.parts) == 2
+
+    def flush(self) -> None:
+        if self.is_heard:
+            super().flush()
+        elif not self.parts:
+            self.parts = [it for it, _ in self.quic.datagrams_to_send(now=time.monotonic())]
+
+    def hear(self, *more: socket.socket) -> None:
+        """The server's hello, on whichever socket, without saying anything again: nothing was
+        lost."""
+        while self.quic.tls.state == State.CLIENT_EXPECT_SERVER_HELLO:
+            ready, _, _ = select.select([self.sock, *more], [], [], self.timeout_s)
+            assert ready, "nobody has both parts"
+            self.quic.receive_datagram(ready[0].recv(65536), self.to, now=time.monotonic())
+        self.is_heard = True
+
+
+__all__ = ["LARGE_HELLO", "H3Client", "Parts", "ProtocolError", "Response"]

@@ -114,6 +114,7 @@ cdef class H3Stream(ClientStream):
     cdef uint8_t is_end_held      # the body's end came behind what is held
     cdef uint8_t is_waiting       # the engine has too much of the answer
     cdef uint8_t is_aborted
+    cdef uint8_t is_wrong         # malformed: what comes is dropped, MESSAGE_ERROR follows the answer
     cdef uint8_t is_interim_sent
     cdef uint8_t is_connect       # an extended CONNECT: what comes are bytes of a tunnel
     cdef uint8_t is_shut          # of the tunnel: our side of it is ended
@@ -131,7 +132,7 @@ cdef class H3Stream(ClientStream):
         self.held_n = self.owed = 0
         self.left = -1
         self.is_paused = self.is_end_come = self.is_end_held = self.is_waiting = False
-        self.is_aborted = self.is_interim_sent = False
+        self.is_aborted = self.is_interim_sent = self.is_wrong = False
         self.is_connect = self.is_shut = self.is_over = False
         c.fd = from_.fd
         c.address = c.peer = from_.peer
@@ -312,7 +313,7 @@ cdef class H3Stream(ClientStream):
         cdef Request r = self.r
         cdef int64_t n = len(data)
         self.is_end_come |= is_end
-        if self.left >= 0:
+        if self.left >= 0 and not self.is_wrong:
             self.left -= n
             if self.left < 0 or is_end and self.left:
                 self.be_malformed(r)
@@ -332,11 +333,26 @@ cdef class H3Stream(ClientStream):
             self.tell_held()
 
     cdef void be_malformed(self, Request r) noexcept:
-        """Not what its head promised (RFC 9114 §4.1.2)."""
-        if self.is_aborted:
+        """Not what its head promised (RFC 9114 §4.1.2): it is answered, as nginx does, if it is not
+        yet."""
+        cdef ClientH3 h = self.h3
+        if self.is_aborted or self.is_wrong:
             return
-        self.h3.reset(self, H3_MESSAGE_ERROR)
-        self.h3.w.on_client_gone(r)
+        h.count_reset()
+        if h.is_over:
+            return
+        self.is_wrong = True
+        self.held = []
+        self.held_n = 0
+        self.is_end_held = False
+        if r.is_body_done or self.is_connect or r.is_head_sent or (
+                not r.is_body_read and r.call is None):  # parked by who would not hear of it
+            h.reset(self, H3_MESSAGE_ERROR)
+            h.w.on_client_gone(r)
+            return
+        self.stop_time()
+        r.is_body_done = True
+        h.w.fail(r, BAD_REQUEST)
 
     cdef void tell_held(self) noexcept:
         """What the window must not be given back for."""
@@ -462,7 +478,7 @@ cdef class H3Stream(ClientStream):
             # closed without a word
             h.reset(self, H3_REQUEST_CANCELLED)
         elif not self.is_end_come:
-            h.engine.stop(self.id, H3_NO_ERROR)
+            h.engine.stop(self.id, <int>(H3_MESSAGE_ERROR if self.is_wrong else H3_NO_ERROR))
         free_request(h.w, r)
 
     # ---------------------------------------------------------------- a tunnel (RFC 9220)
@@ -622,6 +638,7 @@ cdef class ClientH3(Timed):
         cdef Request r
         cdef H3Stream st
         cdef int fault
+        cdef bint is_wrong
         tick()
         if self.is_over:
             return
@@ -630,14 +647,20 @@ cdef class ClientH3(Timed):
             return
         fault = self.read_head(fields)
         self.last_id = max(self.last_id, id)
-        if fault == BLOCK_MALFORMED or fault == 0 and is_end and w.head.content_length > 0:
-            self.engine.reset(id, H3_MESSAGE_ERROR)
+        is_wrong = fault > 0 or fault == 0 and is_end and w.head.content_length > 0
+        if is_wrong:
             self.count_reset()
-            return
+            if self.is_over:
+                return
+            if fault == BLOCK_WRONG or fault == BLOCK_CUT:
+                self.engine.reset(id, H3_MESSAGE_ERROR)
+                return
+            fault = NOT_ALLOWED if fault == BLOCK_NO_CONNECT else BAD_REQUEST
         r = new_request_h3(w)
         st = <H3Stream>r.stream
         self.client.requests += 1
         st.begin(self, r, id)
+        st.is_wrong = is_wrong
         Py_INCREF(r)
         self.streams[id] = st
         if len(self.streams) == 1:
@@ -650,7 +673,7 @@ cdef class ClientH3(Timed):
         r.received_head = sum([len(name) + len(value) for name, value in fields])
         r.client = st.client
         r.id = self.client.serial
-        st.left = r.head.content_length
+        st.left = r.head.content_length if not is_wrong else -1
         w.stats.requests += 1
         w.stats.reading += 1
         if self.is_worn():
@@ -658,23 +681,24 @@ cdef class ClientH3(Timed):
         st.start(r, fault, is_end)
 
     cdef int read_head(self, list fields):
-        """w.head says what the fields do. 0, BLOCK_MALFORMED, or a fault that is answered."""
+        """w.head says what the fields do. 0, a BlockResult, or a fault that is answered."""
         cdef Worker w = self.w
         cdef Server s = self.listener.default_server
         cdef HeadRoom* room = &w.head_room
         cdef HpackTable table
         cdef bytes block = block_of(fields)
         cdef int rc
-        if block is None:
-            return BLOCK_MALFORMED
-        open_head_room(w, s, <size_t>len(block))
+        if block is None or not open_head_room(w, s, <size_t>len(block)):
+            return BLOCK_WRONG
+        room.lim.max_line = self.listener.h2_field
+        room.lim.max_head = self.listener.h2_head
         memset(&table, 0, sizeof(table))
         begin_table(&table)
         rc = read_request_block(&table, <const uint8_t*><const char*>block, <uint32_t>len(block),
                                 room)
         free_table(&table)
-        if rc > 0:
-            return BLOCK_MALFORMED
+        if rc == BLOCK_WRONG or rc == BLOCK_CUT:
+            return rc
         w.head.version = H3_VERSION              # the line was written for HTTP/2.0
         w.head.base[w.head.line_off + w.head.line_n - 3] = c"3"
         return rc

@@ -119,12 +119,24 @@ class Endpoint:
                 return
             if not self.is_accepting and not is_ours:  # ours: it answers our Retry
                 return
-            connection = self.accept(data, address, local, beginning.version, now_s)
+            version = beginning.version
+            is_new = self.may_begin(data)
+            if owner < 0 and not is_forwarded and self.engine.is_version_known(version):
+                owner = self.mailboxes.claim(beginning.target, is_new)
+                if owner not in (-1, self.ids.owner):  # a part of what another began
+                    self.mailboxes.send(owner, self.key, data, address, local)
+                    return
+            connection = self.accept(data, address, local, version, now_s)
             if connection is None:
                 return
         connection.local = local
         connection.receive(data, address, now_s)
         self.will_send(connection)
+
+    def may_begin(self, data: bytes) -> bool:
+        """Is it large enough, and do we ask for no Retry, and have room?"""
+        most = 0 if self.settings.retry else min(RETRY_FROM, MOST_HANDSHAKES)
+        return len(data) >= LEAST_INITIAL and len(self.handshakes) < most
 
     def accept(
         self, data: bytes, address: Address, local: bytes, version: int, now_s: float

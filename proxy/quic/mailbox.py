@@ -12,6 +12,7 @@ import fcntl
 import os
 import struct
 from _socket import socket
+from hashlib import blake2s
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 LETTERS_AT_ONCE = 64
 MOST_BYTES = 65536 + 512
 LOCKS_AT = 1024  # behind what else stands in the file
+CLAIMS_AT = 1 << 20  # and these behind the locks, of which there are two bytes' worth
+CLAIMS = 4096  # handshakes that are told apart: two of one place only lose what this is for
+CLAIM_BYTES, TAG_BYTES = 10, 8  # a digest of the id, the owner's number
+CLAIM_TRIES = 3  # then another is at work with the same place: do without
 FLOCK = struct.Struct("@hhqqi4x")  # struct flock of fcntl(2)
 HEAD = struct.Struct("!BBBHII")  # lengths of key, host, local; port, flow and scope of IPv6
 
@@ -37,6 +42,7 @@ class Mailboxes:
         self.targets: dict[str, Callable[[bytes, Address, bytes, bool], None]] = {}
         self.writers: dict[int, socket] = {}
         self.pairs = pairs
+        self.own = own
         self.reader: socket | None = None
         self.note_fd = note_fd
         with contextlib.suppress(OSError):
@@ -58,6 +64,35 @@ class Mailboxes:
         except OSError:
             return True
         return FLOCK.unpack(found)[0] != fcntl.F_UNLCK
+
+    def claim(self, target: bytes, is_beginning: bool) -> int:
+        """Who has the handshake that a client began with this id of its own invention. Nobody
+        living: we, if this is where it begins, else -1.
+
+        A ClientHello with post-quantum keys is two datagrams; where two workers read one socket, as
+        old and new do while executables change, each may get one."""
+        digest = blake2s(target, digest_size=CLAIM_BYTES).digest()
+        place, tag = int.from_bytes(digest[TAG_BYTES:], "big") % CLAIMS, digest[:TAG_BYTES]
+        at = CLAIMS_AT + place * CLAIM_BYTES
+        for _ in range(CLAIM_TRIES):
+            try:
+                fcntl.lockf(self.note_fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, at)
+            except OSError:
+                continue
+            try:
+                noted = os.pread(self.note_fd, CLAIM_BYTES, at)
+                owner = int.from_bytes(noted[TAG_BYTES:], "big")
+                is_known = noted[:TAG_BYTES] == tag
+                if is_known and (owner == self.own or self.is_there(owner)):
+                    return owner
+                if is_beginning:
+                    os.pwrite(self.note_fd, tag + self.own.to_bytes(2, "big"), at)
+                break
+            except OSError:
+                break
+            finally:
+                fcntl.lockf(self.note_fd, fcntl.LOCK_UN, 1, at)
+        return self.own if is_beginning else -1
 
     def send(self, owner: int, key: str, data: bytes, address: Address, local: bytes) -> None:
         if owner >= len(self.pairs):

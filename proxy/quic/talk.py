@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 NOT_REQUEST = 3  # bits of a stream's number: a request's has none of them
 LOW_BYTES = 32 * 1024  # a stream may be written to again when no more than this is unsent
+SAFE = (b"GET", b"HEAD", b"OPTIONS", b"TRACE")  # RFC 9110 §9.2.1: done twice, it is as done once
+EARLY = b"early-data"  # RFC 8470 §5.1
 
 
 class Talk:
@@ -37,6 +39,8 @@ class Talk:
         self.closing: int | None = None  # the code to close with, when all is sent
         self.is_over = False
         self.headless: dict[int, float] = {}  # request streams without a head yet, since when
+        # what must not be done twice, and came as early data: until the handshake is over
+        self.early: dict[int, list[Any]] = {}
 
     def facts(self) -> tuple[bytes, ...]:
         return self.transport.facts()
@@ -127,18 +131,21 @@ class Talk:
                 self._begin()
             else:
                 self.client.on_confirmed()
+                self._tell_early(self.client)
         elif isinstance(event, events.ConnectionTerminated):
             self._end()
         elif self.messages is not None and self.client is not None:
+            is_headless = isinstance(event, events.StreamReset) and self._is_headless(event)
             for it in self.messages.handle_event(event):
                 self._tell_message(self.client, it)
-            if isinstance(event, events.StreamDataReceived) and not event.stream_id & NOT_REQUEST:
-                if self.messages.lacks_head(event.stream_id):
-                    self.headless.setdefault(event.stream_id, time.monotonic())
-            elif isinstance(event, events.StreamReset):
-                self.headless.pop(event.stream_id, None)
-            if isinstance(event, events.StreamReset | events.StopSendingReceived):
-                self.client.on_reset(event.stream_id)
+            if (
+                isinstance(event, events.StreamDataReceived)
+                and not event.stream_id & NOT_REQUEST
+                and self.messages.lacks_head(event.stream_id)
+            ):
+                self.headless.setdefault(event.stream_id, time.monotonic())
+            elif isinstance(event, events.StreamReset | events.StopSendingReceived):
+                self._take_back(self.client, event, is_headless)
 
     def _begin(self) -> None:
         """HTTP/3 from here on."""
@@ -146,8 +153,60 @@ class Talk:
         self.address = self.transport.get_peer_address() or self.address
         self.client = self.host.on_begun(self, self.address)
 
+    def _is_headless(self, event: events.StreamReset) -> bool:
+        """Is nothing known of that request yet?"""
+        stream, messages = event.stream_id, self.messages
+        found = self.transport._streams.get(stream)
+        if stream & NOT_REQUEST or found is None or messages is None:
+            return False
+        is_untouched = stream not in messages._stream and not found.sender._buffer_stop
+        return is_untouched or messages.lacks_head(stream)
+
+    def _take_back(self, client: Client, event: Any, is_headless: bool) -> None:
+        """The client wants no answer, or says no more."""
+        stream = event.stream_id
+        if isinstance(event, events.StreamReset):
+            self.headless.pop(stream, None)
+        if self.early.pop(stream, None) is not None:
+            self.forget(stream)
+            self.reset(stream, Code.REQUEST_CANCELLED)
+        elif is_headless:  # RFC 9114 §4.1
+            self.reset(stream, Code.REQUEST_INCOMPLETE)
+        client.on_reset(stream)
+
+    def _waits(self, event: Any) -> bool:
+        """Early data can be sent again by anybody who saw it: what is not safe waits for the
+        handshake's end (RFC 8470 §3), and of the rest upstreams are told (§5.1)."""
+        stream, fields = event.stream_id, getattr(event, "headers", ())
+        if stream in self.early:
+            self.early[stream].append(event)
+            if isinstance(event, DataReceived):
+                held = self.transport.held
+                held[stream] = held.get(stream, 0) + len(event.data)
+            return True
+        if isinstance(event, DataReceived | TrailersReceived):
+            return False
+        if all(value in SAFE for name, value in fields if name == b":method"):
+            if all(name != EARLY for name, _ in fields):
+                event.headers = [*fields, (EARLY, b"1")]
+            return False
+        self.early[stream] = [event]
+        return True
+
+    def _tell_early(self, client: Client) -> None:
+        """The handshake is over: what waited for that comes now."""
+        early, self.early = self.early, {}
+        for stream, waiting in early.items():
+            self.hold(stream, 0)
+            for event in waiting:
+                if not self.is_over:
+                    self._tell_message(client, event)
+
     def _tell_message(self, client: Client, event: Any) -> None:
         stream = event.stream_id
+        if not self.transport._handshake_complete and self._waits(event):
+            self.headless.pop(stream, None)
+            return
         if isinstance(event, DataReceived):
             client.on_body(stream, event.data, event.stream_ended)
         elif isinstance(event, TrailersReceived):

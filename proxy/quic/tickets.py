@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 LIFE_MOST_S = 7 * 86400  # RFC 8446 §4.6.1
 MAX_EARLY_DATA = 0xFFFFFFFF  # RFC 9001 §4.6.1: any other would be wrong
 HINT_BYTES, NONCE_BYTES = 4, 12
-HEAD = struct.Struct("!QIHB")  # begun, in s; age_add; cipher suite; length of the server name
+EARLY_MS = 10_000  # early data is as old as its ticket says, but for that (RFC 8446 §8.3)
+HEAD = struct.Struct("!QIHB")  # begun, in ms; age_add; cipher suite; length of the server name
 
 
 class Tickets:
@@ -50,16 +51,34 @@ class Tickets:
 
     def seal(self, session: SessionTicket, name: str) -> bytes:
         """What the client brings again."""
-        now_s = int(time.time())
-        hint, key = next(iter(self.files.items()), self._of_period(now_s // self.life_s))
+        now_ms = time.time_ns() // 1_000_000
+        hint, key = next(
+            iter(self.files.items()), self._of_period(now_ms // 1000 // self.life_s)
+        )
         nonce, host = os.urandom(NONCE_BYTES), name.encode()[:255]
-        head = HEAD.pack(now_s, session.age_add, session.cipher_suite, len(host))
+        head = HEAD.pack(now_ms, session.age_add, session.cipher_suite, len(host))
         text = head + host + session.resumption_secret
         return hint + nonce + AESGCM(key).encrypt(nonce, text, self.context)
 
     def open(self, ticket: bytes, name: str) -> SessionTicket | None:
         """The session that was sealed for that name and is still good, or None."""
-        now_s = int(time.time())
+        found = self._read(ticket, name)
+        return found[0] if found is not None else None
+
+    def is_fresh(self, ticket: bytes, hidden_age: int, name: str) -> bool:
+        """Was a ClientHello that brings it sent just now? Else somebody may say again what he saw
+        (RFC 8446 §8.3), or it was long on its way. hidden_age: obfuscated_ticket_age."""
+        found = self._read(ticket, name)
+        if found is None:
+            return False
+        session, begun_ms = found
+        age_ms = (hidden_age - session.age_add) & 0xFFFFFFFF
+        return abs(time.time_ns() // 1_000_000 - begun_ms - age_ms) <= EARLY_MS
+
+    def _read(self, ticket: bytes, name: str) -> tuple[SessionTicket, int] | None:
+        """(the session, when it was sealed, in ms), or None."""
+        now_ms = time.time_ns() // 1_000_000
+        now_s = now_ms // 1000
         hint, nonce = ticket[:HINT_BYTES], ticket[HINT_BYTES : HINT_BYTES + NONCE_BYTES]
         keys = self.files or dict(self._of_period(now_s // self.life_s - it) for it in (0, 1))
         if hint not in keys or len(nonce) != NONCE_BYTES:
@@ -69,12 +88,12 @@ class Tickets:
             text = AESGCM(keys[hint]).decrypt(nonce, sealed, self.context)
         except InvalidTag:
             return None
-        begun_s, age_add, suite, size = HEAD.unpack_from(text)
+        begun_ms, age_add, suite, size = HEAD.unpack_from(text)
         host, secret = text[HEAD.size : HEAD.size + size], text[HEAD.size + size :]
-        if host != name.encode()[:255] or not 0 <= now_s - begun_s <= self.life_s:
+        if host != name.encode()[:255] or not 0 <= now_ms - begun_ms <= self.life_s * 1000:
             return None
-        begun = datetime.datetime.fromtimestamp(begun_s, datetime.UTC)
-        return SessionTicket(
+        begun = datetime.datetime.fromtimestamp(begun_ms / 1000, datetime.UTC)
+        session = SessionTicket(
             age_add=age_add,
             cipher_suite=CipherSuite(suite),
             not_valid_before=begun,
@@ -83,6 +102,7 @@ class Tickets:
             server_name=name,
             ticket=b"",
         )
+        return session, begun_ms
 
     def _of_period(self, number: int) -> tuple[bytes, bytes]:
         """(hint, key) of a while as long as a ticket is good."""

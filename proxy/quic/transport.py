@@ -15,6 +15,7 @@ from aioquic.quic.connection import (
     QuicConnectionId,
 )
 from aioquic.quic.packet import QuicFrameType
+from aioquic.quic.recovery import QuicPacketRecovery
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,6 +56,24 @@ def _load_key(key: bytes, passwords: Iterable[bytes | None]) -> Any:
     raise ValueError(str(wrong))
 
 
+class Recovery(QuicPacketRecovery):
+    """aioquic's, except that a late acknowledgement does not say session tickets again: a PING asks
+    first what came (RFC 9002 §6.2.4), as nginx's does. Nobody waits for a ticket, and some
+    clients cannot take it twice."""
+
+    def reschedule_data(self, *, now: float, speed_up_handshake: bool = False) -> None:
+        if speed_up_handshake or not self.handshake_confirmed:
+            super().reschedule_data(now=now, speed_up_handshake=speed_up_handshake)
+            return
+        for space in self.spaces:
+            packets = [it for it in space.sent_packets.values() if it.is_ack_eliciting][:1]
+            if packets and not packets[0].is_crypto_packet:
+                self._on_packets_lost(
+                    congestion_event=False, now=now, packets=packets, space=space
+                )
+        self._send_probe()
+
+
 class Transport(QuicConnection):
     """aioquic's connection with ids of the host, and windows that follow what is taken."""
 
@@ -64,6 +83,15 @@ class Transport(QuicConnection):
         self.settings = settings
         self.server_name = ""  # as SNI told it
         self.held: dict[int, int] = {}  # stream → bytes that came and were not taken
+        self._loss = Recovery(
+            congestion_control_algorithm=self._configuration.congestion_control_algorithm,
+            initial_rtt=self._configuration.initial_rtt,
+            max_datagram_size=self._max_datagram_size,
+            peer_completed_address_validation=True,
+            quic_logger=None,
+            send_probe=self._send_probe,
+            logger=self._logger,
+        )
         first = self._new_id(0)
         first.was_sent = True
         self._host_cids = [first]
@@ -102,7 +130,12 @@ class Transport(QuicConnection):
             context.certificate_private_key = identity.key
             tickets = identity.tickets
             if tickets is not None:
-                self._resume(context, tickets, is_taken=tickets.is_early or not said.early_data)
+                psks = said.pre_shared_key
+                first = psks.identities[0] if psks is not None and psks.identities else (b"", 0)
+                is_taken = not said.early_data or (
+                    tickets.is_early and tickets.is_fresh(*first, self.server_name)
+                )
+                self._resume(context, tickets, is_taken=is_taken)
             go_on(hello, initial, handshake)
 
         context._server_handle_hello = choose

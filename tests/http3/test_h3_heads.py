@@ -71,7 +71,7 @@ def client(tmp_path_factory, request):
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_head_ends_its_stream_alone(client: H3Client, name: str) -> None:
     response = client.read(client.ask_raw(MALFORMED[name]))
-    assert response.code == MESSAGE_ERROR
+    assert (response.status, response.code) == (400, None)
     assert client.get("/next").text == "GET/next"
 
 
@@ -83,12 +83,54 @@ def test_a_head_that_is_understood_and_refused(client: H3Client, name: str) -> N
     assert client.get("/next").text == "GET/next"
 
 
+def test_what_follows_a_malformed_head_is_not_read(client: H3Client) -> None:
+    number = client.ask_raw([*GOOD, ("x-a", "1\r\n2")], b"body", end=False)
+    response = client.read(number)
+    client.run(lambda: response.stopped is not None)
+    assert (response.status, response.stopped) == (400, MESSAGE_ERROR)
+
+
+def test_who_sends_malformed_heads_only_is_cut_off(quic) -> None:
+    gateway = quic(SITE, "http3_max_resets 8;")
+    with H3Client(gateway.port) as other, H3Client(gateway.port) as client:
+        for _ in range(20):
+            client.ask_raw([METHOD, SCHEME, AUTHORITY])
+        assert client.wait_closed().error_code == EXCESSIVE_LOAD
+        assert other.get("/next").text == "GET/next"
+
+
+def test_large_client_header_buffers_bound_what_a_head_says(quic) -> None:
+    gateway = quic(SITE, "large_client_header_buffers 2 200;")
+    with H3Client(gateway.port) as client:
+        said = sum(len(name) + len(value) for name, value in GOOD)
+        rest = 400 - said - 2 * len("x-a") - 150
+        sizes = {"each": (200, 400 - said - 200 - 6), "a field": (201, 1), "all": (150, rest + 1)}
+        found = {
+            name: client.read(client.ask_raw([*GOOD, *[("x-a", "v" * n) for n in them]])).status
+            for name, them in sizes.items()
+        }
+        assert found == {"each": 200, "a field": 400, "all": 400}
+
+
+def test_a_request_that_is_taken_back_before_its_head_is_over(quic) -> None:
+    gateway = quic(SITE, "http3_max_concurrent_streams 4;")
+    with H3Client(gateway.port) as client:
+        for begun in (b"", b"\x01", b"\x01\x20ab") * 6:      # many more than may be at once
+            number = client.quic.get_next_available_stream_id()
+            client.raw(number, begun)
+            client.quic.reset_stream(number, 0x10C)
+            client.flush()
+            assert client.read(number).code == 0x10D         # H3_REQUEST_INCOMPLETE
+        assert client.get("/next").text == "GET/next"
+
+
 @pytest.mark.parametrize(("length", "body"), [("5", b"123"), ("3", b"12345")])
 def test_a_body_that_is_not_as_long_as_was_said(quic, upstream, length: str, body: bytes) -> None:
     gateway = quic(f"location / {{ proxy_pass http://{upstream.address}; }}")
     with H3Client(gateway.port) as client:
         number = client.ask_raw([(":method", "POST"), *GOOD[1:], ("content-length", length)], body)
-        assert client.read(number).code == MESSAGE_ERROR
+        response = client.read(number)
+        assert (response.status, response.code) == (400, None)
         assert client.get("/next").text == "ok"
     assert [it.target for it in upstream.requests] == ["/next"]
 
@@ -99,7 +141,7 @@ def test_trailers_with_a_pseudo_field(quic, upstream) -> None:
         number = client.ask_raw([(":method", "POST"), *GOOD[1:]], b"abc", end=False)
         client.http.send_headers(number, [(b":path", b"/x")], end_stream=True)
         client.flush()
-        assert client.read(number).code == MESSAGE_ERROR
+        assert client.read(number).status == 400
         assert client.get("/next").text == "ok"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from gateway import Gateway, descendants, internal_sockets, title, wait_for
-from h3client import H3Client
+from h3client import H3Client, Parts
 from recorder import Recorded
 
 WHO = "location /who { return 200 $pid; }"
@@ -171,3 +171,30 @@ def test_the_sockets_of_an_upgraded_gateway_leave_no_files(headrace) -> None:
     assert not internal_sockets(gateway, old, new)
     assert not list((gateway.prefix / "logs").glob("*.sock*"))
     assert not (gateway.prefix / "own.sock").exists()
+
+
+@pytest.mark.parametrize("is_new_first", [False, True])
+def test_one_handshake_whose_parts_are_read_by_old_and_new(quic, is_new_first: bool) -> None:
+    gateway = quic(WHO)
+    old, new = upgrade(gateway)
+    pids = [*workers_of(old), *workers_of(new)]
+    first, second = pids[::-1] if is_new_first else pids
+    try:
+        with Parts(gateway.port) as client:
+            os.kill(second, signal.SIGSTOP)
+            client.sock.sendto(client.parts[0], client.to)
+            client.sock.settimeout(10)
+            heard = client.sock.recv(65536)                  # `first` has it
+            os.kill(first, signal.SIGSTOP)
+            os.kill(second, signal.SIGCONT)
+            client.sock.sendto(client.parts[1], client.to)
+            with H3Client(gateway.port) as other:            # behind that, on the same socket
+                assert int(other.get("/who").text) == second
+            os.kill(first, signal.SIGCONT)
+            client.quic.receive_datagram(heard, client.to, now=time.monotonic())
+            client.hear()
+            assert int(client.get_when_ready("/who").text) == first
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    end(gateway, old, new)
