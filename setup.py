@@ -13,6 +13,7 @@ from setuptools import Extension, setup
 TLS = ["ssl", "crypto"]
 LIBRARIES = {
     "_pcre": ["pcre2-8"],
+    "_client_certificate": TLS,
     "_crypt": ["crypt", "crypto"],
     "_handshake": ["crypto"],
     "_certificates": TLS,

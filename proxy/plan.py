@@ -6,6 +6,7 @@ starts; `build(model, seat)` makes the one that a worker serves.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import proxy.engine._tls_variables  # noqa: F401  (declares $ssl_…)
@@ -20,6 +21,7 @@ from proxy.conf.report import ConfError
 from proxy.content import freeze as content_freeze
 from proxy.content.ssi import freeze_ssi
 from proxy.engine import probe_tls, tls
+from proxy.engine._client_certificate import ClientCertificate
 from proxy.engine.listen import addresses
 from proxy.filters.access import freeze_access
 from proxy.filters.gzip import freeze_gzip, gather
@@ -138,7 +140,11 @@ class Plan:
             listener.is_tls = address.is_ssl or address.is_quic
             if address.is_quic:
                 key = seat.post.key if seat and seat.post else None
-                quic = finder(names), tls.pem_of, key, tls.ticket_key_of
+                judges = {
+                    it: partial(ClientCertificate, server.tls)
+                    for it, server in self.servers.items() if server.tls and server.tls.verify
+                }  # fmt: skip
+                quic = finder(names), judges, tls.pem_of, key, tls.ticket_key_of
                 freeze_quic(listener, address, *quic)
             freeze_h2(listener, address, [it for _, it in pairs])
             if address.is_ssl:

@@ -114,7 +114,7 @@ cdef class H3Stream(ClientStream):
     cdef uint8_t is_end_held      # the body's end came behind what is held
     cdef uint8_t is_waiting       # the engine has too much of the answer
     cdef uint8_t is_aborted
-    cdef uint8_t is_wrong         # malformed: what comes is dropped, MESSAGE_ERROR follows the answer
+    cdef uint8_t is_wrong         # malformed: what comes is dropped
     cdef uint8_t is_interim_sent
     cdef uint8_t is_connect       # an extended CONNECT: what comes are bytes of a tunnel
     cdef uint8_t is_shut          # of the tunnel: our side of it is ended
@@ -333,8 +333,7 @@ cdef class H3Stream(ClientStream):
             self.tell_held()
 
     cdef void be_malformed(self, Request r) noexcept:
-        """Not what its head promised (RFC 9114 §4.1.2): it is answered, as nginx does, if it is not
-        yet."""
+        """Not what its head promised (RFC 9114 §4.1.2): answered, if it is not yet, as by nginx."""
         cdef ClientH3 h = self.h3
         if self.is_aborted or self.is_wrong:
             return
@@ -343,8 +342,7 @@ cdef class H3Stream(ClientStream):
             return
         self.is_wrong = True
         self.held = []
-        self.held_n = 0
-        self.is_end_held = False
+        self.held_n = self.is_end_held = 0
         if r.is_body_done or self.is_connect or r.is_head_sent or (
                 not r.is_body_read and r.call is None):  # parked by who would not hear of it
             h.reset(self, H3_MESSAGE_ERROR)
@@ -648,12 +646,11 @@ cdef class ClientH3(Timed):
         fault = self.read_head(fields)
         self.last_id = max(self.last_id, id)
         is_wrong = fault > 0 or fault == 0 and is_end and w.head.content_length > 0
+        if fault == BLOCK_WRONG or fault == BLOCK_CUT:
+            self.engine.reset(id, H3_MESSAGE_ERROR)
         if is_wrong:
             self.count_reset()
-            if self.is_over:
-                return
-            if fault == BLOCK_WRONG or fault == BLOCK_CUT:
-                self.engine.reset(id, H3_MESSAGE_ERROR)
+            if self.is_over or fault == BLOCK_WRONG or fault == BLOCK_CUT:
                 return
             fault = NOT_ALLOWED if fault == BLOCK_NO_CONNECT else BAD_REQUEST
         r = new_request_h3(w)

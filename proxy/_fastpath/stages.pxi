@@ -130,6 +130,8 @@ cdef int find_host(Request r) noexcept:
         if not (<ServerTls>r.server.tls).is_h3:
             r.status = 421                       # that server does not speak it (nginx)
             return STATUS
+        if (<ServerTls>r.server.tls).verify:
+            return check_shown(r)
         return read_target(r)
     if c.is_misled:
         r.keep_alive = False
@@ -142,19 +144,32 @@ cdef int find_host(Request r) noexcept:
         if refused:
             r.status = <uint16_t>refused
             r.keep_alive = False
-            report_certificate(r, c.tls)
+            report_certificate(r, c.tls.verify_reason() if refused == 495 else b"")
             return STATUS
     return read_target(r)
 
 
-cdef report_certificate(Request r, Tls tls):
+cdef int check_shown(Request r) noexcept:
+    """HTTP/3: the client's certificate, by the rules of a server that verifies; then the target."""
+    cdef ClientCertificate shown = <ClientCertificate>(<tuple>r.client.tls)[5]
+    cdef int refused = 421                       # who was not asked came by another server's name
+    if shown is not None:
+        refused = shown.fault(<ServerTls>r.server.tls)
+    if refused == 0:
+        return read_target(r)
+    r.status = <uint16_t>refused
+    report_certificate(r, shown.reason() if refused == 495 else b"")
+    return STATUS
+
+
+cdef report_certificate(Request r, bytes reason):
     """Why a client's certificate, or its want of one, was refused. nginx's words."""
     cdef bytes words
     if r.status == 421:
         words = (b"client attempted to request the server name different from the one that "
                  b"was negotiated")
     elif r.status == 495:
-        words = b"client SSL certificate verify error: " + tls.verify_reason()
+        words = b"client SSL certificate verify error: " + reason
     else:
         words = b"client sent no required SSL certificate"
     words += b" while reading client request headers"

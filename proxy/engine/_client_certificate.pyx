@@ -1,4 +1,4 @@
-"""Judges certificates of clients by a server's rules: over QUIC, and what is answered on any way."""
+"""Judges clients' certificates by a server's rules: over QUIC, and what is answered on any way."""
 
 from cython cimport final
 

@@ -5,6 +5,7 @@ from libc.stdlib cimport malloc, realloc
 from libc.string cimport memcpy
 
 from proxy.base._told cimport R_ALERT, tell_error
+from proxy.engine._client_certificate cimport fault_of
 from proxy.engine._openssl cimport *
 from proxy.engine._tls_context cimport RECORD_BYTES, ssl_index, why
 
@@ -275,27 +276,14 @@ cdef class Tls:
 
     cdef int client_fault(self, ServerTls chosen) noexcept:
         """What a server that verifies answers to this client: 0 nothing, or 421, 495, 496."""
-        cdef long result
+        cdef int fault
         if chosen is None or chosen.verify == 0:
             return 0
-        if chosen is not self.server_tls and chosen.rules != self.server_tls.rules:
-            return 421
-        result = SSL_get_verify_result(self.ssl)
-        if result != X509_V_OK and not (chosen.verify == 3 and is_unknown_authority(result)):
+        fault = fault_of(chosen, self.server_tls, SSL_get_verify_result(self.ssl),
+                         SSL_get0_peer_certificate(self.ssl) != NULL)
+        if fault == 495 or fault == 496:
             SSL_CTX_remove_session(SSL_get_SSL_CTX(self.ssl), SSL_get0_session(self.ssl))
-            return 495
-        if chosen.verify == 1 and SSL_get0_peer_certificate(self.ssl) == NULL:
-            SSL_CTX_remove_session(SSL_get_SSL_CTX(self.ssl), SSL_get0_session(self.ssl))
-            return 496
-        return 0
-
-
-cdef bint is_unknown_authority(long result) noexcept:
-    """What optional_no_ca lets pass."""
-    return result in (
-        X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN,
-        X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, X509_V_ERR_CERT_UNTRUSTED,
-        X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE)
+        return fault
 
 
 cdef Tls begin(Context context):

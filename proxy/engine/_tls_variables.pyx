@@ -10,6 +10,7 @@ from proxy.base._arena cimport take
 from proxy.base._request cimport Request
 from proxy.base.span cimport Str, text
 from proxy.base.verdict cimport NO_MEMORY
+from proxy.engine._client_certificate cimport ClientCertificate
 from proxy.engine._openssl cimport *
 from proxy.engine._tls cimport Tls
 from proxy.variables._variables cimport CHANGEABLE, declare
@@ -18,6 +19,7 @@ from proxy.variables._variables cimport CHANGEABLE, declare
 cdef enum:
     MOST_LISTED = 256         # ciphers or curves of a ClientHello that are named
     PER_NAME = 64
+    SHOWN = 5                 # of what `Connection.facts` gives: the client's certificate
 
 cdef enum PemForm:
     PEM_RAW = 0
@@ -34,9 +36,20 @@ cdef inline SSL* ssl_of(Request r) noexcept:
     return (<Tls>r.client.tls).ssl
 
 
+cdef inline ClientCertificate shown_of(Request r):
+    """Over QUIC, what the client showed; None: it was not asked."""
+    if r.client is None or type(r.client.tls) is not tuple:
+        return None
+    return <ClientCertificate>(<tuple>r.client.tls)[SHOWN]
+
+
 cdef inline X509* certificate_of(Request r) noexcept:
     cdef SSL* ssl = ssl_of(r)
-    return SSL_get0_peer_certificate(ssl) if ssl != NULL else NULL
+    cdef ClientCertificate shown
+    if ssl == NULL:
+        shown = shown_of(r)
+        return shown.x509 if shown is not None else NULL
+    return SSL_get0_peer_certificate(ssl)
 
 
 cdef int keep(Request r, const char* p, size_t n, Str* out) noexcept:
@@ -331,15 +344,20 @@ cdef int get_fingerprint(Request r, uint64_t data, Str* out) noexcept:
 
 cdef int get_verify(Request r, uint64_t data, Str* out) noexcept:
     cdef SSL* ssl = ssl_of(r)
+    cdef ClientCertificate shown
     cdef char[256] line
-    cdef long result
+    cdef long result = X509_V_OK
     cdef int n
-    if ssl == NULL:
+    if ssl == NULL and (r.client is None or r.client.tls is None):
         return 0
-    if SSL_get0_peer_certificate(ssl) == NULL:
+    if certificate_of(r) == NULL:
         out[0] = text(b"NONE", 4)
         return 1
-    result = SSL_get_verify_result(ssl)
+    if ssl != NULL:
+        result = SSL_get_verify_result(ssl)
+    else:
+        shown = shown_of(r)
+        result = shown.result
     if result == X509_V_OK:
         out[0] = text(b"SUCCESS", 7)
         return 1

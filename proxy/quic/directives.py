@@ -47,8 +47,10 @@ directive("quic_host_key", HTTP | SERVER, read=read_host_key, most=1, syntax="fi
           doc="A secret that Retry tokens are made with, for several machines with one address; "
           "without it each start draws one.")
 directive("ssl_early_data", HTTP | SERVER, Flag(), default="off",
-          doc="Takes early data (0-RTT) over HTTP/3: requests that somebody else can send again. "
-          "$ssl_early_data says which; over TCP there is none.")
+          doc="Takes early data (0-RTT) over HTTP/3. Whoever saw it can send it again, for 10 "
+          "seconds: so GET, HEAD and OPTIONS are done at once, and upstreams get Early-Data: 1 "
+          "with them (RFC 8470); anything else waits for the end of the handshake. "
+          "$ssl_early_data is 1 for what is done early; over TCP there is none.")
 directive("quic_active_connection_id_limit", HTTP | SERVER, Int(2), default="2",
           doc="How many connection ids of a client are kept.")
 # fmt: on

@@ -76,9 +76,10 @@ class Connection(Protocol):
     begun_s: float  # the host's, too
     local: bytes  # and this: our address that its datagrams come to, where that is not plain
 
-    def facts(self) -> tuple[bytes, ...]:
-        """TLS: protocol, cipher, server name, `r` (resumed) or `.`, and `1` while the handshake
-        is not over: then what comes is early data, which others can send again."""
+    def facts(self) -> tuple[Any, ...]:
+        """TLS: protocol, cipher, server name, `r` (resumed) or `.`, `1` while the handshake is not
+        over: then what comes is early data, which others can send again; and what the client
+        showed (a ClientCertificate; None: it was not asked)."""
 
     def receive(self, data: bytes, address: Address, now_s: float) -> None: ...
     def datagrams(self, now_s: float) -> Iterable[tuple[bytes, Address]]: ...

@@ -10,7 +10,7 @@ from proxy.conf.report import ConfError
 from proxy.quic.engine import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from proxy.conf.inherit import Block
 
@@ -25,15 +25,17 @@ def freeze_quic(
     listener: Any,
     address: Any,
     find_server: Callable[[bytes], Any],
+    judges: Mapping[int, Any],
     pem_of: Callable[[Block], Pem | None],
     key: bytes | None,
     ticket_key_of: Callable[[Block, Any], bytes],
 ) -> None:
     """What a Listener must know of QUIC: `quic` becomes (Settings, Engine). Raises ConfError.
 
-    find_server: by a name of SNI. pem_of: the certificate of a server, or None. key: for Retry
-    tokens and tickets, where the conf has none; None in a check of the conf. ticket_key_of: a
-    file of ssl_session_ticket_key.
+    find_server: by a name of SNI. judges: what tells who a client is, by the id of the block of a
+    server that asks. pem_of: the certificate of a server, or None. key: for Retry tokens and
+    tickets, where the conf has none; None in a check of the conf. ticket_key_of: a file of
+    ssl_session_ticket_key.
     """
     default: Block = address.default_server
     token = next(it.token for it in default.own("listen") if it.is_quic)
@@ -49,11 +51,14 @@ def freeze_quic(
     bound = f"{window} {get('http3_max_concurrent_streams')} ".encode()
     identities: dict[int, Identity | None] = {}
     for block in (default, *address.servers):
-        _refuse(block)
         pem = pem_of(block)
         try:
             identity = identities[id(block)] = Identity(*pem) if pem is not None else None
-            if identity is not None and pem is not None and block.get("ssl_session_tickets"):
+            if identity is None or pem is None:
+                continue
+            identity.judge = judges.get(id(block))
+            # who shows a certificate resumes no session: it would have to remember who he was
+            if identity.judge is None and block.get("ssl_session_tickets"):
                 names = block.get("ssl_session_ticket_key")
                 files = [ticket_key_of(block, it) for it in names]
                 life_s = block.get("ssl_session_timeout")
@@ -93,9 +98,3 @@ def freeze_quic(
 
 def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
-
-
-def _refuse(block: Block) -> None:
-    """What guards a server over TCP and could not over QUIC must not be left out in silence."""
-    if block.get("ssl_verify_client") != "off":
-        raise block.error('"ssl_verify_client" is not supported on a server with "listen ... quic"')

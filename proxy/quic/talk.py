@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NOT_REQUEST = 3  # bits of a stream's number: a request's has none of them
 LOW_BYTES = 32 * 1024  # a stream may be written to again when no more than this is unsent
-SAFE = (b"GET", b"HEAD", b"OPTIONS", b"TRACE")  # RFC 9110 §9.2.1: done twice, it is as done once
+SAFE = (b"GET", b"HEAD", b"OPTIONS")  # RFC 9110 §9.2.1: done twice, it is as done once
 EARLY = b"early-data"  # RFC 8470 §5.1
 
 
@@ -42,7 +42,7 @@ class Talk:
         # what must not be done twice, and came as early data: until the handshake is over
         self.early: dict[int, list[Any]] = {}
 
-    def facts(self) -> tuple[bytes, ...]:
+    def facts(self) -> tuple[Any, ...]:
         return self.transport.facts()
 
     # -- what the host says ---------------------------------------------------------------------

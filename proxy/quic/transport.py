@@ -16,9 +16,10 @@ from aioquic.quic.connection import (
 )
 from aioquic.quic.packet import QuicFrameType
 from aioquic.quic.recovery import QuicPacketRecovery
+from cryptography.hazmat.primitives.serialization import Encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from aioquic.buffer import Buffer
 
@@ -44,6 +45,8 @@ class Identity:
         self.certificate, self.chain = chain[0], chain[1:]
         self.key = _load_key(key, [None, *passwords])
         self.tickets: Tickets | None = None  # None: sessions are not resumed
+        # what is to be known of a client that showed this chain (DER); None: it is not asked
+        self.judge: Callable[[list[bytes]], Any] | None = None
 
 
 def _load_key(key: bytes, passwords: Iterable[bytes | None]) -> Any:
@@ -82,6 +85,7 @@ class Transport(QuicConnection):
         self.host = host
         self.settings = settings
         self.server_name = ""  # as SNI told it
+        self.judge: Callable[[list[bytes]], Any] | None = None
         self.held: dict[int, int] = {}  # stream → bytes that came and were not taken
         self._loss = Recovery(
             congestion_control_algorithm=self._configuration.congestion_control_algorithm,
@@ -128,6 +132,8 @@ class Transport(QuicConnection):
             context.certificate = identity.certificate
             context.certificate_chain = identity.chain
             context.certificate_private_key = identity.key
+            context._request_client_certificate = identity.judge is not None
+            self.judge = identity.judge
             tickets = identity.tickets
             if tickets is not None:
                 psks = said.pre_shared_key
@@ -178,14 +184,20 @@ class Transport(QuicConnection):
             frame.push_uint_var(stream.max_stream_data_local)
             stream.max_stream_data_local_sent = stream.max_stream_data_local
 
-    def facts(self) -> tuple[bytes, ...]:
+    def facts(self) -> tuple[Any, ...]:
         """What $ssl_protocol, $ssl_cipher, $ssl_server_name, $ssl_session_reused and
-        $ssl_early_data say. The last is 1 until the handshake is over."""
+        $ssl_early_data say, which is 1 until the handshake is over; last the client's
+        certificate, judged, None: it was not asked for one."""
         schedule: Any = self.tls.key_schedule
         cipher = f"TLS_{schedule.cipher_suite.name}"
         is_reused = b"r" if self.tls.session_resumed else b"."
         is_early = b"" if self._handshake_complete else b"1"
-        return b"TLSv1.3", cipher.encode(), self.server_name.encode(), is_reused, is_early
+        shown = None
+        if self.judge is not None:
+            first = self.tls._peer_certificate
+            chain = [first, *self.tls._peer_certificate_chain] if first is not None else []
+            shown = self.judge([it.public_bytes(Encoding.DER) for it in chain])
+        return b"TLSv1.3", cipher.encode(), self.server_name.encode(), is_reused, is_early, shown
 
     def sender_of(self, stream: int) -> Any:
         """The sending part of a stream that can still be written to, or None."""
