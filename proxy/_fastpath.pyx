@@ -38,7 +38,7 @@ from proxy.engine._certificates cimport Certificates, KeyPair, put_pair
 from proxy.engine._client_certificate cimport ClientCertificate
 from proxy.engine._link cimport READ_BYTES, Diversion, Link, read_buffer
 from proxy.engine._pipe cimport PIPE_BYTES, give_pipe, move_bytes, take_pipe
-from proxy.engine._tls cimport Door, Session, Tls, begin_client, begin_server, plain
+from proxy.engine._tls cimport Door, Session, begin_client, begin_server, plain
 from proxy.engine._tls_context cimport ServerTls
 from proxy.engine._watch cimport FAILED, READABLE, WRITABLE, at_turn_end, is_in_turn
 from proxy.engine._wheel cimport Timed, Wheel, set_deadline
