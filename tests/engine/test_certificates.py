@@ -331,10 +331,10 @@ def test_quic_says_that_it_knows_none(tmp_path: Path) -> None:
 
 
 def test_a_bridge_says_that_it_knows_none(tmp_path: Path) -> None:
-    pytest.importorskip("aiomqtt")
     said = refusal(
         tmp_path,
-        "mqtt { bridge x { server 127.0.0.1:1; proxy_ssl on; proxy_ssl_certificate $hostname;"
+        "http { function f { command true; } }"
+        "mqtt { bridge 127.0.0.1:1 { proxy_ssl on; proxy_ssl_certificate $hostname;"
         "proxy_ssl_certificate_key $hostname; on_publish a { function_pass f; } } }",
     )
     assert '"proxy_ssl_certificate" of a bridge knows no variables' in said
