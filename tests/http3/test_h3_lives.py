@@ -119,6 +119,21 @@ def test_a_client_may_change_its_port(quic, upstreams) -> None:
         assert client.get("/addr").text == str(client.sock.getsockname()[1])
 
 
+def test_a_client_may_change_its_port_amid_its_body(quic, upstream) -> None:
+    gateway = quic(f"client_max_body_size 0; location / {{ proxy_pass http://{upstream.address};"
+                   f"proxy_request_buffering off; }} {ADDR}")  # fmt: skip
+    body = bytes(range(251)) * 8000
+    with H3Client(gateway.port) as client:
+        number = client.ask("/", method="POST", body=body[:100_000], end=False)
+        before = client.sock.getsockname()[1]
+        for at in range(100_000, len(body), 400_000):        # several times, each amid a piece
+            client.send(number, body[at:at + 400_000], end=at + 400_000 >= len(body))
+            client.migrate()
+        assert client.read(number).status == 200
+        assert client.get("/addr").text == str(client.sock.getsockname()[1]) != str(before)
+    assert upstream.last.body == body
+
+
 def test_each_worker_passes_on_what_belongs_to_another(quic) -> None:
     gateway = quic(WHO, main="worker_processes 3;")
     wait_for(lambda: len(gateway.workers()) == 3)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+from gateway import wait_for
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
@@ -24,6 +25,7 @@ class Peer:
 
     def __init__(self, judge: Callable[[Peer, H2Connection, int, int], None], most: int) -> None:
         self.judge, self.most = judge, most
+        self.pump: Callable[[H2Connection], None] = lambda _h2: None  # after each read
         self.seen: list[tuple[int, bytes]] = []  # number of the connection, body
         self.most_open = 0
         self.lock = threading.Lock()
@@ -60,6 +62,7 @@ class Peer:
                             self.seen.append((which, bodies[event.stream_id]))
                             count = len(self.seen)
                         self.judge(self, h2, event.stream_id, count)
+                self.pump(h2)
                 link.sendall(h2.data_to_send())
         link.close()
 
@@ -158,3 +161,40 @@ def test_no_more_streams_than_the_peer_allows(headrace, peers) -> None:
         assert client.read().text == "good"
     assert peer.most_open == 1
     assert [which for which, _ in peer.seen] == [1, 1, 2]
+
+
+def test_a_slow_client_stops_its_stream_alone(headrace, peers) -> None:
+    """No more of its answer comes than windows and buffers hold, requests beside it on the same
+    connection are answered, and in the end it is whole."""
+    size = 64 << 20
+    left = {0: size}  # number of its stream: what is still to be said
+
+    def begin(peer: Peer, h2: H2Connection, number: int, count: int) -> None:
+        if count > 1:
+            answer(peer, h2, number, count)
+            return
+        h2.send_headers(number, [(":status", "200"), ("content-length", str(size))])
+        left[number] = left.pop(0)
+
+    def pump(h2: H2Connection) -> None:
+        for number in left:
+            while number and left[number]:
+                n = min(left[number], h2.local_flow_control_window(number), 16384)
+                if n == 0:
+                    break
+                left[number] -= n
+                h2.send_data(number, bytes(n), end_stream=left[number] == 0)
+
+    peer = peers(begin)
+    peer.pump = pump
+    gateway = headrace(passing(peer, "proxy_buffering off;"))
+    with gateway.client(timeout_s=60) as slow:
+        slow.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_for(lambda: 0 not in left)
+        before = [size]
+        while before != list(left.values()):
+            before = list(left.values())
+            assert {gateway.get().text for _ in range(20)} == {"good"}
+        assert before[0] > size // 2
+        assert slow.read().body == bytes(size)
+    assert {which for which, _ in peer.seen} == {1}
