@@ -35,7 +35,7 @@ from proxy.content._settings cimport ContentSettings, type_of
 from proxy.content._ssi cimport SsiSettings, begin_ssi
 from proxy.engine._accept cimport Acceptor
 from proxy.engine._certificates cimport Certificates, KeyPair, put_pair
-from proxy.engine._client_certificate cimport ClientCertificate
+from proxy.engine._client_certificate cimport ClientCertificate, shown_in
 from proxy.engine._link cimport READ_BYTES, Diversion, Link, read_buffer
 from proxy.engine._pipe cimport PIPE_BYTES, give_pipe, move_bytes, take_pipe
 from proxy.engine._tls cimport Door, Session, begin_client, begin_server, plain

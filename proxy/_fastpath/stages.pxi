@@ -151,7 +151,7 @@ cdef int find_host(Request r) noexcept:
 
 cdef int check_shown(Request r) noexcept:
     """HTTP/3: the client's certificate, by the rules of a server that verifies; then the target."""
-    cdef ClientCertificate shown = <ClientCertificate>(<tuple>r.client.tls)[5]
+    cdef ClientCertificate shown = shown_in(r.client.tls)
     cdef int refused = 421                       # who was not asked came by another server's name
     if shown is not None:
         refused = shown.fault(<ServerTls>r.server.tls)

@@ -17,6 +17,9 @@ cdef class ClientCertificate:
     cdef bytes reason(self)
 
 
+# Of Client.tls: over QUIC, what the client showed; None: it was not asked, or came over TCP.
+cdef ClientCertificate shown_in(object tls)
+
 # What a server that verifies answers to a client that server_tls judged: 0 nothing, or 421, 495,
 # 496.
 cdef int fault_of(ServerTls chosen, ServerTls server_tls, long result, bint is_shown) noexcept

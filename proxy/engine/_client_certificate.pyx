@@ -3,7 +3,7 @@
 from cython cimport final
 
 from proxy.engine._openssl cimport *
-from proxy.engine._tls_context cimport ServerTls
+from proxy.engine._tls_context cimport ServerTls, always_go_on
 
 cdef extern from "<openssl/ssl.h>":
     ctypedef struct X509_VERIFY_PARAM:
@@ -12,11 +12,6 @@ cdef extern from "<openssl/ssl.h>":
     int SSL_CTX_get_security_level(const SSL_CTX*)
 
 cdef extern from "<openssl/x509_vfy.h>":
-    struct stack_st_X509:
-        pass
-    stack_st_X509* sk_X509_new_null()
-    int sk_X509_push(stack_st_X509*, X509*)
-    void sk_X509_pop_free(stack_st_X509*, void (*)(X509*) noexcept)
     X509* d2i_X509(X509**, const unsigned char**, long)
     X509_STORE_CTX* X509_STORE_CTX_new()
     void X509_STORE_CTX_free(X509_STORE_CTX*)
@@ -31,10 +26,8 @@ cdef extern from "<openssl/x509_vfy.h>":
     int X509_V_ERR_OUT_OF_MEM
     int X509_V_ERR_UNSPECIFIED
 
-
-cdef int go_on(int ok, X509_STORE_CTX* store) noexcept:
-    """A bad certificate is recorded and answered by HTTP, not by a broken handshake (nginx)."""
-    return 1
+cdef enum:
+    SHOWN = 5                 # of what `Connection.facts` gives: the client's certificate
 
 
 cdef long judge(SSL_CTX* ctx, X509* it, stack_st_X509* others) noexcept:
@@ -47,7 +40,7 @@ cdef long judge(SSL_CTX* ctx, X509* it, stack_st_X509* others) noexcept:
         rules = X509_STORE_CTX_get0_param(store)
         X509_VERIFY_PARAM_set_auth_level(rules, SSL_CTX_get_security_level(ctx))
         if X509_VERIFY_PARAM_set1(rules, SSL_CTX_get0_param(ctx)) == 1:
-            X509_STORE_CTX_set_verify_cb(store, go_on)
+            X509_STORE_CTX_set_verify_cb(store, always_go_on)
             X509_verify_cert(store)
             result = X509_STORE_CTX_get_error(store)
     X509_STORE_CTX_free(store)
@@ -74,7 +67,7 @@ cdef class ClientCertificate:
         if others == NULL:
             return
         for der in chain:
-            it = read_certificate(der)
+            it = read_der(der)
             if self.x509 == NULL:
                 self.x509 = it
             if it == NULL or it != self.x509 and not sk_X509_push(others, it):
@@ -96,9 +89,13 @@ cdef class ClientCertificate:
         return b"(%d:%s)" % (self.result, <bytes>X509_verify_cert_error_string(self.result))
 
 
-cdef X509* read_certificate(bytes der):
+cdef X509* read_der(bytes der):
     cdef const unsigned char* p = <const unsigned char*><const char*>der
     return d2i_X509(NULL, &p, <long>len(der))
+
+
+cdef ClientCertificate shown_in(object tls):
+    return <ClientCertificate>(<tuple>tls)[SHOWN] if type(tls) is tuple else None
 
 
 cdef int fault_of(ServerTls chosen, ServerTls server_tls, long result, bint is_shown) noexcept:

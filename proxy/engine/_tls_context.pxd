@@ -9,6 +9,7 @@ from proxy.engine._openssl cimport (
     SSL_CTX,
     SSL_SESSION,
     X509,
+    X509_STORE_CTX,
     stack_st_X509,
 )
 from proxy.engine._sessions cimport SessionCache
@@ -56,3 +57,5 @@ cdef object why()                     # what OpenSSL has to say, as text
 cdef X509* read_certificate(bytes pem, stack_st_X509** chain) except NULL
 # A key in PEM; passwords: bytes, tried in turn. was_locked: one was asked for. ValueError.
 cdef EVP_PKEY* read_key(bytes pem, passwords, bint* was_locked) except NULL
+# A bad certificate of a client is recorded, and answered by HTTP: no handshake breaks (nginx).
+cdef int always_go_on(int ok, X509_STORE_CTX* store) noexcept

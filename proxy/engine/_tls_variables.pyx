@@ -10,7 +10,7 @@ from proxy.base._arena cimport take
 from proxy.base._request cimport Request
 from proxy.base.span cimport Str, text
 from proxy.base.verdict cimport NO_MEMORY
-from proxy.engine._client_certificate cimport ClientCertificate
+from proxy.engine._client_certificate cimport ClientCertificate, shown_in
 from proxy.engine._openssl cimport *
 from proxy.engine._tls cimport Tls
 from proxy.variables._variables cimport CHANGEABLE, declare
@@ -19,7 +19,6 @@ from proxy.variables._variables cimport CHANGEABLE, declare
 cdef enum:
     MOST_LISTED = 256         # ciphers or curves of a ClientHello that are named
     PER_NAME = 64
-    SHOWN = 5                 # of what `Connection.facts` gives: the client's certificate
 
 cdef enum PemForm:
     PEM_RAW = 0
@@ -37,10 +36,7 @@ cdef inline SSL* ssl_of(Request r) noexcept:
 
 
 cdef inline ClientCertificate shown_of(Request r):
-    """Over QUIC, what the client showed; None: it was not asked."""
-    if r.client is None or type(r.client.tls) is not tuple:
-        return None
-    return <ClientCertificate>(<tuple>r.client.tls)[SHOWN]
+    return shown_in(r.client.tls) if r.client is not None else None
 
 
 cdef inline X509* certificate_of(Request r) noexcept:

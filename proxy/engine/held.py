@@ -37,16 +37,21 @@ def hold_files(model: Block) -> None:
                     continue
 
 
+def content_of(path: str) -> bytes:
+    """As it was held, or as it is. Raises OSError."""
+    if path in files:
+        return files[path]
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def bytes_of(block: Block, name: str, what: str) -> bytes:
     """The bytes of a file that the conf names (or of `data:…`). Raises ConfError: what failed."""
     if name.startswith("data:"):
         return name[5:].encode()
     path = block.conf_path(name)
     try:
-        if path not in files:
-            with open(path, "rb") as file:
-                return file.read()
-        return files[path]
+        return content_of(path)
     except OSError as error:
         reason = f"{error.errno}: {os.strerror(error.errno or 0)}"
         raise block.error(f'{what} "{path}": BIO_new_file() failed ({reason})') from None
@@ -58,7 +63,7 @@ def read_passwords(block: Block, name: str | None) -> tuple[bytes, ...]:
         return ()
     path = block.conf_path(name)
     try:
-        data = files[path] if path in files else open(path, "rb").read()  # noqa: SIM115
+        data = content_of(path)
     except OSError as error:
         raise block.error(f'open() "{path}" failed ({error.errno}: {error.strerror})') from None
     return lines_of(data)
